@@ -1,0 +1,190 @@
+"""`LLMDeployment` (octavo.dev/v1alpha1): spec, status, conditions. The CRD is generated from these types.
+
+Field names are snake_case here and camelCase in YAML. Every string, list and map has a bound, because the
+API server prices CEL rules by them. Reading a manifest checks it as the API server would.
+"""
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from octavo_api.errors import InvalidResource
+from octavo_api.settings import EngineSettings
+
+T = TypeVar("T")
+
+GROUP = "octavo.dev"
+VERSION = "v1alpha1"
+KIND = "LLMDeployment"
+PLURAL = "llmdeployments"
+SHORT_NAME = "llm"
+
+LABEL_DEPLOYMENT = "octavo.dev/deployment"
+LABEL_REVISION = "octavo.dev/revision"
+LABEL_ORDINAL = "octavo.dev/ordinal"
+ANNOTATION_DRAINING = "octavo.dev/draining"
+"""Set to an RFC 3339 time on a replica that gets no new requests and is deleted when its open ones are done."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
+Quantity = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
+Duration = Annotated[str, Meta(min_length=2, max_length=32, pattern=r"^([0-9]+(ms|s|m|h))+$")]
+
+
+class _Block(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
+    pass
+
+
+class ModelSpec(_Block):
+    """Which model, and what clients call it."""
+
+    source: Annotated[
+        str, Meta(min_length=1, max_length=1024, description="where the model is: hf://org/name, pypi://package==version, pvc://claim/path, file:///path or a path")
+    ]
+    revision: Annotated[Annotated[str, Meta(max_length=256)] | None, Meta(description="branch, tag or commit of an hf:// source")] = None
+    served_name: Annotated[Name | None, Meta(description="the name clients ask for; default: the resource's name")] = None
+    aliases: Annotated[Annotated[tuple[Name, ...], Meta(max_length=16)], Meta(description="further names clients may ask for")] = ()
+
+
+class GpuSpec(_Block):
+    count: Annotated[int, Meta(ge=1, le=64, description="GPUs a replica gets")] = 1
+    product: Annotated[Annotated[str, Meta(max_length=253)] | None, Meta(description="value of the node label nvidia.com/gpu.product")] = None
+
+
+class ResourcesSpec(_Block):
+    """What one replica gets of its node."""
+
+    gpu: Annotated[GpuSpec | None, Meta(description="GPUs; without it the model runs on the CPU")] = None
+    cpu: Annotated[Quantity, Meta(description="CPU request and limit; the engine runs as many threads")] = "2"
+    memory: Annotated[Quantity, Meta(description="memory request and limit; weights and KV cache are sized by it")] = "4Gi"
+
+
+class HoldSpec(_Block):
+    """Requests for a model without a ready replica wait at the gateway."""
+
+    max_requests: Annotated[int, Meta(ge=0, le=100_000, description="requests that may wait at one gateway; more get a 429")] = 256
+    max_wait: Annotated[Duration, Meta(description="how long one may wait before it gets a 503")] = "120s"
+
+
+class ScalingSpec(_Block):
+    """Bounds of `replicas`; whoever writes /scale stays within them."""
+
+    min: Annotated[int, Meta(ge=0, le=1000, description="fewest replicas; 0 lets the model sleep")] = 1
+    max: Annotated[int, Meta(ge=1, le=1000, description="most replicas")] = 1
+    hold: Annotated[HoldSpec, Meta(description="what happens to requests while no replica is ready")] = HoldSpec()
+
+
+class RolloutSpec(_Block):
+    """How a change of the spec reaches the replicas."""
+
+    strategy: Annotated[
+        Literal["auto", "surge", "recreate"],
+        Meta(description="surge: a new replica first; recreate: an old one goes first; auto: surge, and recreate where the new replica finds no room"),
+    ] = "auto"
+    drain_timeout: Annotated[Duration, Meta(description="how long open requests get to finish on a replica that goes")] = "300s"
+
+
+class LLMDeploymentSpec(_Block):
+    model: Annotated[ModelSpec, Meta(description="which model is served")]
+    replicas: Annotated[int, Meta(ge=0, le=1000, description="replicas wanted; kubectl scale, HPA and KEDA write it through /scale")] = 1
+    resources: Annotated[ResourcesSpec, Meta(description="what one replica gets of its node")] = ResourcesSpec()
+    engine: Annotated[EngineSettings, Meta(description="settings of the engine, as `octavo serve --help` explains them")] = EngineSettings()
+    scaling: Annotated[ScalingSpec | None, Meta(description="bounds of replicas and what happens at zero")] = None
+    rollout: Annotated[RolloutSpec, Meta(description="how a change reaches the replicas")] = RolloutSpec()
+
+
+class Condition(_Block):
+    """A condition as Kubernetes defines it."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+    last_transition_time: str = ""
+    observed_generation: int = 0
+
+
+class ReplicaCounts(_Block):
+    """`current` is the integer that /scale reports."""
+
+    current: int = 0
+    desired: int = 0
+    ready: int = 0
+    loading: int = 0
+    draining: int = 0
+    updated: int = 0
+
+
+class LLMDeploymentStatus(_Block):
+    observed_generation: int = 0
+    url: str = ""
+    revision: str = ""
+    selector: str = ""
+    replicas: ReplicaCounts = ReplicaCounts()
+    conditions: tuple[Condition, ...] = ()
+
+
+class LLMDeployment(Struct, frozen=True, kw_only=True):
+    """One resource, read. `generation` and `created` are 0 and "" where there is no API server."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    created: str
+    deleting: bool
+    spec: LLMDeploymentSpec
+    status: LLMDeploymentStatus
+
+    @property
+    def served_name(self) -> str:
+        return self.spec.model.served_name or self.name
+
+
+def seconds(duration: str) -> float:
+    """`1m30s` → 90.0."""
+    units = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+    return sum(int(number) * units[unit] for number, unit in re.findall(r"([0-9]+)(ms|s|m|h)", duration))
+
+
+def quantity(text: str) -> float:
+    """`500m` → 0.5, `4Gi` → 4294967296.0: a Kubernetes resource quantity in units or bytes."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(m|k|M|G|T|Ki|Mi|Gi|Ti)?", text)
+    if match is None:
+        raise InvalidResource(f"{text!r} is not a quantity such as 500m, 2 or 4Gi")
+    scale = {"": 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+    return float(match[1]) * scale[match[2] or ""]
+
+
+def parse(manifest: dict[str, Any]) -> LLMDeployment:
+    """Reads a manifest or an object of the API server.
+
+    Raises:
+        InvalidResource: with the path of the field that is wrong.
+    """
+    expected = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND}
+    for key, value in expected.items():
+        if manifest.get(key) != value:
+            raise InvalidResource(f"{key}: is {manifest.get(key)!r}, must be {value!r}")
+    metadata = manifest.get("metadata") or {}
+    if not isinstance(metadata.get("name"), str):
+        raise InvalidResource("metadata.name: is missing")
+    return LLMDeployment(
+        name=metadata["name"],
+        namespace=metadata.get("namespace", "default"),
+        uid=metadata.get("uid", ""),
+        generation=metadata.get("generation", 0),
+        created=metadata.get("creationTimestamp", ""),
+        deleting=bool(metadata.get("deletionTimestamp")),
+        spec=_convert(manifest.get("spec"), LLMDeploymentSpec, "spec"),
+        status=_convert(manifest.get("status") or {}, LLMDeploymentStatus, "status"),
+    )
+
+
+def _convert(value: Any, kind: type[T], path: str) -> T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        text, _, where = str(error).partition(" - at `$")
+        raise InvalidResource(f"{path}{where.rstrip('`')}: {text}") from error

@@ -1,0 +1,10 @@
+"""`make bench`: every table that this machine can fill, then the README's figures from them."""
+
+import sys
+
+from bench import engine, gateway, report, startup
+
+for table in (engine, startup, gateway):
+    sys.argv = [table.__name__]
+    table.main()
+sys.exit(report.main())

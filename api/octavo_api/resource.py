@@ -40,7 +40,8 @@ class ModelSpec(_Block):
     """Which model, and what clients call it."""
 
     source: Annotated[
-        str, Meta(min_length=1, max_length=1024, description="where the model is: hf://org/name, pypi://package==version, pvc://claim/path, file:///path or a path")
+        str,
+        Meta(min_length=1, max_length=1024, description="where the model is: hf://org/name, pypi://package==version, pvc://claim/path, file:///path or a path"),
     ]
     revision: Annotated[Annotated[str, Meta(max_length=256)] | None, Meta(description="branch, tag or commit of an hf:// source")] = None
     served_name: Annotated[Name | None, Meta(description="the name clients ask for; default: the resource's name")] = None

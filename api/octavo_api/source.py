@@ -62,5 +62,7 @@ def parse_source(text: str, revision: str | None = None) -> ModelSource:
         raise InvalidSetting(f"model source {text!r}: must look like {example}")
     found = match["revision"] or ""
     if revision and (scheme != "hf" or (found and found != revision)):
-        raise InvalidSetting(f"model revision {revision!r}: " + (f"the source {text!r} names another" if found else f"only hf:// sources have one, not {text!r}"))
+        raise InvalidSetting(
+            f"model revision {revision!r}: " + (f"the source {text!r} names another" if found else f"only hf:// sources have one, not {text!r}")
+        )
     return ModelSource(scheme, match["location"].rstrip("/") or "/", found or revision or "")

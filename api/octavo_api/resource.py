@@ -36,7 +36,7 @@ class _Block(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     pass
 
 
-class ModelSpec(_Block):
+class ModelSpec(_Block, frozen=True):
     """Which model, and what clients call it."""
 
     source: Annotated[
@@ -48,12 +48,12 @@ class ModelSpec(_Block):
     aliases: Annotated[Annotated[tuple[Name, ...], Meta(max_length=16)], Meta(description="further names clients may ask for")] = ()
 
 
-class GpuSpec(_Block):
+class GpuSpec(_Block, frozen=True):
     count: Annotated[int, Meta(ge=1, le=64, description="GPUs a replica gets")] = 1
     product: Annotated[Annotated[str, Meta(max_length=253)] | None, Meta(description="value of the node label nvidia.com/gpu.product")] = None
 
 
-class ResourcesSpec(_Block):
+class ResourcesSpec(_Block, frozen=True):
     """What one replica gets of its node."""
 
     gpu: Annotated[GpuSpec | None, Meta(description="GPUs; without it the model runs on the CPU")] = None
@@ -61,14 +61,14 @@ class ResourcesSpec(_Block):
     memory: Annotated[Quantity, Meta(description="memory request and limit; weights and KV cache are sized by it")] = "4Gi"
 
 
-class HoldSpec(_Block):
+class HoldSpec(_Block, frozen=True):
     """Requests for a model without a ready replica wait at the gateway."""
 
     max_requests: Annotated[int, Meta(ge=0, le=100_000, description="requests that may wait at one gateway; more get a 429")] = 256
     max_wait: Annotated[Duration, Meta(description="how long one may wait before it gets a 503")] = "120s"
 
 
-class ScalingSpec(_Block):
+class ScalingSpec(_Block, frozen=True):
     """Bounds of `replicas`; whoever writes /scale stays within them."""
 
     min: Annotated[int, Meta(ge=0, le=1000, description="fewest replicas; 0 lets the model sleep")] = 1
@@ -76,7 +76,7 @@ class ScalingSpec(_Block):
     hold: Annotated[HoldSpec, Meta(description="what happens to requests while no replica is ready")] = HoldSpec()
 
 
-class RolloutSpec(_Block):
+class RolloutSpec(_Block, frozen=True):
     """How a change of the spec reaches the replicas."""
 
     strategy: Annotated[
@@ -86,7 +86,7 @@ class RolloutSpec(_Block):
     drain_timeout: Annotated[Duration, Meta(description="how long open requests get to finish on a replica that goes")] = "300s"
 
 
-class LLMDeploymentSpec(_Block):
+class LLMDeploymentSpec(_Block, frozen=True):
     model: Annotated[ModelSpec, Meta(description="which model is served")]
     replicas: Annotated[int, Meta(ge=0, le=1000, description="replicas wanted; kubectl scale, HPA and KEDA write it through /scale")] = 1
     resources: Annotated[ResourcesSpec, Meta(description="what one replica gets of its node")] = ResourcesSpec()
@@ -95,7 +95,7 @@ class LLMDeploymentSpec(_Block):
     rollout: Annotated[RolloutSpec, Meta(description="how a change reaches the replicas")] = RolloutSpec()
 
 
-class Condition(_Block):
+class Condition(_Block, frozen=True):
     """A condition as Kubernetes defines it."""
 
     type: str
@@ -106,7 +106,7 @@ class Condition(_Block):
     observed_generation: int = 0
 
 
-class ReplicaCounts(_Block):
+class ReplicaCounts(_Block, frozen=True):
     """`current` is the integer that /scale reports."""
 
     current: int = 0
@@ -117,7 +117,7 @@ class ReplicaCounts(_Block):
     updated: int = 0
 
 
-class LLMDeploymentStatus(_Block):
+class LLMDeploymentStatus(_Block, frozen=True):
     observed_generation: int = 0
     url: str = ""
     revision: str = ""

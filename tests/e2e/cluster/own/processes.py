@@ -33,7 +33,7 @@ def start(home: Path, name: str, command: list[str]) -> None:
         subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
-def kill(home: Path, names: tuple[str, ...], patience: float = 10.0) -> None:
+def kill(home: Path, names: tuple[str, ...], patience: float = 2.0) -> None:
     """Asks the programs to stop, ends those that have not after `patience` seconds."""
     for number, wait in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
         deadline = time.monotonic() + wait

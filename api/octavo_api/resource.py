@@ -5,13 +5,15 @@ API server prices CEL rules by them. Reading a manifest checks it as the API ser
 """
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from octavo_api.errors import InvalidResource
+from octavo_api.errors import InvalidResource, InvalidSetting
 from octavo_api.settings import EngineSettings
+from octavo_api.source import parse_source
 
 T = TypeVar("T")
 
@@ -95,8 +97,12 @@ class LLMDeploymentSpec(_Block, frozen=True):
     rollout: Annotated[RolloutSpec, Meta(description="how a change reaches the replicas")] = RolloutSpec()
 
 
-class Condition(_Block, frozen=True):
-    """A condition as Kubernetes defines it."""
+class _Seen(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """Part of a status: unknown fields are passed over, because a newer operator may have written it."""
+
+
+class Condition(_Seen, frozen=True):
+    """A condition as Kubernetes defines it. `last_transition_time` is RFC 3339, "" when it never changed."""
 
     type: str
     status: Literal["True", "False", "Unknown"]
@@ -106,8 +112,8 @@ class Condition(_Block, frozen=True):
     observed_generation: int = 0
 
 
-class ReplicaCounts(_Block, frozen=True):
-    """`current` is the integer that /scale reports."""
+class ReplicaCounts(_Seen, frozen=True):
+    """`current` is the integer that /scale reports; `updated` are those of the newest revision."""
 
     current: int = 0
     desired: int = 0
@@ -117,7 +123,9 @@ class ReplicaCounts(_Block, frozen=True):
     updated: int = 0
 
 
-class LLMDeploymentStatus(_Block, frozen=True):
+class LLMDeploymentStatus(_Seen, frozen=True):
+    """What the operator saw. `url` is the gateway's, `selector` what /scale hands to an autoscaler."""
+
     observed_generation: int = 0
     url: str = ""
     revision: str = ""
@@ -141,6 +149,86 @@ class LLMDeployment(Struct, frozen=True, kw_only=True):
     @property
     def served_name(self) -> str:
         return self.spec.model.served_name or self.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that clients may ask for, the served one first."""
+        return tuple(dict.fromkeys((self.served_name, *self.spec.model.aliases)))
+
+
+class Column(NamedTuple):
+    """A column of `kubectl get`; those of priority 1 show with `-o wide`."""
+
+    name: str
+    type: Literal["string", "integer", "date"]
+    path: str
+    description: str
+    priority: int = 0
+
+
+COLUMNS = (
+    Column("Model", "string", ".spec.model.source", "where the model is from"),
+    Column("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "whether requests are answered by the newest spec"),
+    Column("Replicas", "integer", ".status.replicas.ready", "replicas that take requests"),
+    Column("Wanted", "integer", ".status.replicas.desired", "replicas that there should be"),
+    Column("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "why it is ready or not"),
+    Column("Age", "date", ".metadata.creationTimestamp", "time since it was made"),
+    Column("URL", "string", ".status.url", "where clients ask", 1),
+    Column("Message", "string", '.status.conditions[?(@.type=="Ready")].message', "the reason in words", 1),
+)
+
+SCALE = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas.current", "labelSelectorPath": ".status.selector"}
+"""The paths of the /scale subresource."""
+
+
+class Rule(NamedTuple):
+    """What one field's schema cannot say, for the API server in CEL and for files read here in Python.
+
+    `path` is the object that is `self` in the CEL rule, "" for the resource; defaults are filled in before rules run.
+    """
+
+    path: str
+    cel: str
+    message: str
+    holds: Callable[[LLMDeployment], bool]
+
+
+def _source_is_known(resource: LLMDeployment) -> bool:
+    try:
+        parse_source(resource.spec.model.source)
+    except InvalidSetting:
+        return False
+    return True
+
+
+def _revision_fits(resource: LLMDeployment) -> bool:
+    model = resource.spec.model
+    return not model.revision or (model.source.startswith("hf://") and "@" not in model.source)
+
+
+RULES = (
+    Rule("", "size(self.metadata.name) <= 63", "metadata.name: may have at most 63 characters, because pods carry it as a label", lambda r: len(r.name) <= 63),
+    Rule(
+        "spec.model",
+        r"!self.source.contains('://') || (self.source.matches('^(hf://[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(@[A-Za-z0-9_./-]+)?"
+        r"|pypi://[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+|pvc://[a-z0-9][a-z0-9.-]*(/.*)?|file:///.+)$')"
+        r" && !self.source.split('/').exists(part, part == '..'))",
+        "source: must be hf://org/name[@revision], pypi://package==version, pvc://claim/path, file:///path or a path; s3:// and oci:// are not supported yet",
+        _source_is_known,
+    ),
+    Rule(
+        "spec.model",
+        "!has(self.revision) || self.revision == '' || (self.source.startsWith('hf://') && !self.source.contains('@'))",
+        "revision: only an hf:// source without @revision takes one",
+        _revision_fits,
+    ),
+    Rule(
+        "spec.scaling",
+        "self.min <= self.max",
+        "min: must not be greater than max",
+        lambda r: r.spec.scaling is None or r.spec.scaling.min <= r.spec.scaling.max,
+    ),
+)
 
 
 def seconds(duration: str) -> float:
@@ -171,7 +259,7 @@ def parse(manifest: dict[str, Any]) -> LLMDeployment:
     metadata = manifest.get("metadata") or {}
     if not isinstance(metadata.get("name"), str):
         raise InvalidResource("metadata.name: is missing")
-    return LLMDeployment(
+    resource = LLMDeployment(
         name=metadata["name"],
         namespace=metadata.get("namespace", "default"),
         uid=metadata.get("uid", ""),
@@ -181,6 +269,10 @@ def parse(manifest: dict[str, Any]) -> LLMDeployment:
         spec=_convert(manifest.get("spec"), LLMDeploymentSpec, "spec"),
         status=_convert(manifest.get("status") or {}, LLMDeploymentStatus, "status"),
     )
+    for rule in RULES:
+        if not rule.holds(resource):
+            raise InvalidResource(f"{rule.path}.{rule.message}".lstrip("."))
+    return resource
 
 
 def _convert(value: Any, kind: type[T], path: str) -> T:

@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import Struct
 
 from octavo.sampling_params import SamplingParams
+from octavo_api.settings import BLOCK_SIZE
 
 
 class LayerGroup(Struct, frozen=True, kw_only=True):
@@ -23,6 +24,15 @@ class LayerGroup(Struct, frozen=True, kw_only=True):
     layers: tuple[int, ...]
     num_kv_heads: int
     head_size: int
+
+    def first_block(self, position: int) -> int:
+        """Index in the block table of the first block that a query at `position` attends to."""
+        return max(0, position - self.window + 1) // BLOCK_SIZE if self.window else 0
+
+    def peak_blocks(self, tokens: int, chunk: int) -> int:
+        """The most blocks that a sequence of `tokens` tokens holds at once when a step computes at most `chunk` of them."""
+        blocks = -(-tokens // BLOCK_SIZE)
+        return min(blocks, -(-(self.window + chunk - 2) // BLOCK_SIZE) + 1) if self.window else blocks
 
 
 class NewRow(Struct, kw_only=True):

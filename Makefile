@@ -49,7 +49,7 @@ format: $(VENV)/.dev ## format everything
 	$(BIN)/ruff format .
 	find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format -i
 
-cluster: $(VENV)/.dev ## a Kubernetes to try it on: the KUBECONFIG that is set, else kind, else one made here
+cluster: ## a Kubernetes to try it on: the KUBECONFIG that is set, else kind, else one made here
 	tests/e2e/cluster/up
 
 e2e: $(VENV)/.dev ## the tests on a real cluster

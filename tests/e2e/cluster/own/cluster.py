@@ -70,7 +70,7 @@ class Cluster:
             subprocess.run([self.bin / "kube-proxy", "--cleanup"], check=False, capture_output=True)
         processes.kill(self.home, COMPONENTS)
         self._unmount()
-        for name in ("etcd", "kubelet", "pki", "pod-logs", "conf", "bin", "containerd/state", "cni-state"):
+        for name in ("etcd", "kubelet", "pki", "pod-logs", "conf", "bin", "containerd/state", "containerd/runc", "cni-state"):
             shutil.rmtree(self.home / name, ignore_errors=True)
         for path in self.home.glob("*.kubeconfig"):
             path.unlink()
@@ -234,6 +234,8 @@ state = "{home}/containerd/state"
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+    Root = "{home}/containerd/runc"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{conf}/cni"

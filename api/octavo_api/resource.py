@@ -97,8 +97,8 @@ class LLMDeploymentSpec(_Block, frozen=True):
     rollout: Annotated[RolloutSpec, Meta(description="how a change reaches the replicas")] = RolloutSpec()
 
 
-class _Seen(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """Part of a status: unknown fields are passed over, because a newer operator may have written it."""
+class _Seen(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Part of a status: written in full, zeros too; unknown fields are passed over, because a newer operator may have written it."""
 
 
 class Condition(_Seen, frozen=True):
@@ -267,12 +267,17 @@ def parse(manifest: dict[str, Any]) -> LLMDeployment:
         created=metadata.get("creationTimestamp", ""),
         deleting=bool(metadata.get("deletionTimestamp")),
         spec=_convert(manifest.get("spec"), LLMDeploymentSpec, "spec"),
-        status=_convert(manifest.get("status") or {}, LLMDeploymentStatus, "status"),
+        status=read_status(manifest),
     )
     for rule in RULES:
         if not rule.holds(resource):
             raise InvalidResource(f"{rule.path}.{rule.message}".lstrip("."))
     return resource
+
+
+def read_status(manifest: dict[str, Any]) -> LLMDeploymentStatus:
+    """The status of an object of the API server, an empty one where it has none yet."""
+    return _convert(manifest.get("status") or {}, LLMDeploymentStatus, "status")
 
 
 def _convert(value: Any, kind: type[T], path: str) -> T:

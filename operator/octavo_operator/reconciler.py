@@ -1,0 +1,113 @@
+"""Observe → plan → apply, again and again: one task a resource, woken by changes and by time.
+
+A key that is woken while its task runs is looked at once more, however often it was woken; different resources run side
+by side. It knows no cluster and no process; that is left to the runtime.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from octavo_api.errors import InvalidResource
+from octavo_api.resource import LLMDeployment, LLMDeploymentStatus, parse
+from octavo_operator.desired import desired
+from octavo_operator.plan import plan
+from octavo_operator.runtime import Conflict, Runtime
+from octavo_operator.status import rejected
+from octavo_operator.types import Key
+
+logger = logging.getLogger(__name__)
+
+RESYNC = 30.0
+"""Seconds after which a resource is looked at though nothing was heard of it."""
+BUSY_RESYNC = 1.0
+"""The same while replicas load or drain, whose progress no event tells."""
+TROUBLE_RESYNC = 5.0
+"""The same while something else is not as wanted."""
+AFTER_ACTIONS = 0.1
+BACKOFF_FIRST, BACKOFF_LONGEST = 0.5, 60.0
+
+
+class Reconciler:
+    """Tasks by key. `wake` is safe to call at any time from the loop's thread."""
+
+    def __init__(self, runtime: Runtime, clock: Callable[[], float]) -> None:
+        self._runtime = runtime
+        self._clock = clock
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._wakes: dict[Key, asyncio.Event] = {}
+
+    def wake(self, key: Key) -> None:
+        """Look at `key` soon."""
+        self._wakes.setdefault(key, asyncio.Event()).set()
+        if key not in self._tasks:
+            self._tasks[key] = asyncio.create_task(self._run(key), name=f"reconcile {key}")
+
+    async def close(self) -> None:
+        """Stop looking; replicas stay as they are."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, key: Key) -> None:
+        failures = 0
+        wake = self._wakes[key]
+        while True:
+            wake.clear()
+            try:
+                pause = await self.reconcile(key)
+                failures = 0
+            except Conflict as conflict:
+                logger.info("%s: %s; looking again", key, conflict)
+                pause = BACKOFF_FIRST
+            except Exception:
+                pause = min(BACKOFF_LONGEST, BACKOFF_FIRST * 2.0**failures)
+                failures += 1
+                logger.exception("%s: cannot be reconciled, next try in %.1f s", key, pause)
+                await asyncio.sleep(pause)
+                continue
+            if pause is None and not wake.is_set():
+                del self._tasks[key], self._wakes[key]
+                return
+            try:
+                async with asyncio.timeout(pause):
+                    await wake.wait()
+            except TimeoutError:
+                continue
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One pass. Returns the seconds until the next one is due, None when the resource is gone."""
+        manifest = await self._runtime.read(key)
+        if manifest is None:
+            return None
+        try:
+            resource = parse(manifest)
+        except InvalidResource as error:
+            await self._runtime.publish(key, manifest, rejected(manifest, error, self._clock()))
+            return RESYNC
+        if resource.deleting:
+            return RESYNC
+        return await self._step(key, manifest, resource)
+
+    async def _step(self, key: Key, manifest: dict[str, object], resource: LLMDeployment) -> float:
+        target = desired(resource, image=self._runtime.image, url=self._runtime.url)
+        observed = await self._runtime.observe(resource)
+        decided = plan(target, observed, self._clock())
+        await self._runtime.publish(key, manifest, decided.status)
+        for action in decided.actions:
+            logger.info("%s: %s %s: %s", key, type(action).__name__.lower(), action.replica, action.reason)
+            await self._runtime.apply(resource, action)
+        if decided.actions:
+            return AFTER_ACTIONS
+        pause = resync(decided.status)
+        return pause if decided.wake_at is None else min(pause, max(AFTER_ACTIONS, decided.wake_at - self._clock()))
+
+
+def resync(status: LLMDeploymentStatus) -> float:
+    """Seconds after which a look is due though no event says so."""
+    found = {condition.type: condition.status for condition in status.conditions}
+    if found.get("Degraded") != "True" and (status.replicas.loading or status.replicas.draining):
+        return BUSY_RESYNC
+    settled = found.get("Progressing") == "False" and (found.get("Ready") == "True" or not status.replicas.desired)
+    return RESYNC if settled else TROUBLE_RESYNC

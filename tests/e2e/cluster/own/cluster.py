@@ -61,6 +61,7 @@ class Cluster:
         self._node()
         self._apply_dns()
         _until(f"node {NODE} is Ready", 90, self._ready)
+        _until("pods can be made", 30, lambda: self._kubectl("get", "serviceaccount", "default").returncode == 0)
 
     def stop(self) -> None:
         """Whatever runs or was left by a cluster at this home is gone afterwards, but for the images."""

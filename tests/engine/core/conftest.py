@@ -1,84 +1,22 @@
-"""What the core's tests share: layer groups, requests, and a toy model that breaks when a block table is wrong.
+"""What the core's tests share: layer groups, requests, and a scheduler on the toy model of toy_model.py.
 
 Helper classes come through fixtures, because test folders are not packages.
 """
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from octavo.core.kv_cache import KVCache
 from octavo.core.messages import EngineRequest, RequestUpdate
-from octavo.core.schedule import LayerGroup, ModelRunnerOutput, ScheduledRow, SchedulerOutput
+from octavo.core.schedule import LayerGroup, SchedulerOutput
 from octavo.core.scheduler import Scheduler, SchedulerLimits
 from octavo.sampling_params import SamplingParams
-from octavo_api.settings import BLOCK_SIZE
 
-FULL = LayerGroup(kind="full", window=0, layers=(0,), num_kv_heads=1, head_size=8)
-WINDOW = LayerGroup(kind="sliding_window", window=24, layers=(1,), num_kv_heads=1, head_size=8)
-VOCABULARY = 97
-
-
-def next_token(tokens: list[int]) -> int:
-    """A token that depends on every token before it."""
-    value = 7
-    for token in tokens:
-        value = (value * 31 + token + 1) % 1_000_003
-    return value % VOCABULARY
-
-
-class ToyRunner:
-    """Keeps the runner's side of the contract with a KV cache of plain (position, token) pairs.
-
-    Each query must find its own row's tokens in the slots that the block tables name, as far as the window of the
-    layer group reaches; a step that leaves a row with a foreign, stale or missing slot fails.
-    """
-
-    def __init__(self, groups: tuple[LayerGroup, ...], num_blocks: tuple[int, ...], rows: int) -> None:
-        self.groups = groups
-        self.num_rows = rows
-        self.caches: list[list[tuple[int, int] | None]] = [[None] * (count * BLOCK_SIZE) for count in num_blocks]
-        self.tokens: dict[int, list[int]] = {}
-        self.tables: dict[int, list[list[int]]] = {}
-
-    def execute(self, step: SchedulerOutput) -> ModelRunnerOutput:
-        for row in step.freed:
-            del self.tokens[row], self.tables[row]
-        for new in step.new:
-            assert 0 <= new.row < self.num_rows
-            assert new.row not in self.tokens, "a row is entered twice"
-            self.tokens[new.row] = list(new.token_ids)
-            self.tables[new.row] = [[] for _ in self.groups]
-        for copy in step.copies:
-            cache, source, target = self.caches[copy.group], copy.source * BLOCK_SIZE, copy.target * BLOCK_SIZE
-            cache[target : target + BLOCK_SIZE] = cache[source : source + BLOCK_SIZE]
-        for share in step.scheduled:
-            for table, blocks in zip(self.tables[share.row], share.new_blocks, strict=True):
-                table.extend(blocks)
-            self._write(share)
-        for share in step.scheduled:
-            self._read(share)
-        return ModelRunnerOutput(token_ids=[self._sample(share) for share in step.scheduled if share.samples])
-
-    def _write(self, share: ScheduledRow) -> None:
-        for cache, table in zip(self.caches, self.tables[share.row], strict=True):
-            for position in range(share.start, share.start + share.length):
-                block = table[position // BLOCK_SIZE]
-                assert block != 0, "KV is written to the null block"
-                cache[block * BLOCK_SIZE + position % BLOCK_SIZE] = (position, self.tokens[share.row][position])
-
-    def _read(self, share: ScheduledRow) -> None:
-        for group, cache, table in zip(self.groups, self.caches, self.tables[share.row], strict=True):
-            first = max(0, share.start - group.window + 1) if group.window else 0
-            for position in range(first, share.start + share.length):
-                seen = cache[table[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE]
-                assert seen == (position, self.tokens[share.row][position]), f"row {share.row} finds {seen} at position {position}"
-
-    def _sample(self, share: ScheduledRow) -> int:
-        tokens = self.tokens[share.row]
-        assert share.start + share.length == len(tokens), "a row samples before its last token is computed"
-        tokens.append(next_token(tokens))
-        return tokens[-1]
+sys.path.insert(0, str(Path(__file__).parent))
+from toy_model import FULL, VOCABULARY, WINDOW, ToyRunner, next_token
 
 
 class Engine:

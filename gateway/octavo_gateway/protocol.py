@@ -240,7 +240,7 @@ class ClientConnection(asyncio.Protocol):
 
     def close_when_idle(self) -> None:
         if self._state == "idle" and not self._unread:
-            self._close_gracefully()
+            self.transport.close()
 
     def _close_gracefully(self) -> None:
         """All that was written reaches the client, then the connection closes."""

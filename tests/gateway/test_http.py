@@ -154,14 +154,17 @@ async def test_a_request_may_come_byte_by_byte(stub, gateway, post):
 async def test_a_pipeline_of_many_small_requests_is_read_only_as_fast_as_it_is_answered(gateway):
     running = await gateway(write_high_water=4096)
     running.serve(*(), **{"aliases": tuple(f"alias-{index}" for index in range(200))})
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
+    _, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
     writer.transport.pause_reading()
     blob = b"GET /v1/models HTTP/1.1\r\nHost: h\r\n\r\n" * 1000
+
+    async def flood():
+        while True:
+            writer.write(blob)
+            await writer.drain()
+
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(1.0):
-            while True:
-                writer.write(blob)
-                await writer.drain()
+        await asyncio.wait_for(flood(), 1.0)
     (connection,) = running.gateway.public.connections
     assert connection.transport.get_write_buffer_size() < 1 << 20
     assert len(connection._unread) < 1 << 20

@@ -135,25 +135,28 @@ async def test_draining_does_not_wait_for_ever(stub, gateway, answers, post, eve
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-async def test_the_process_drains_and_exits_with_0(signum, stub, answers, tmp_path, gateway):
+async def test_the_process_drains_and_exits_with_0(signum, stub, answers, tmp_path, eventually):
     replica = await stub(answers.stream(20, pause=0.03))
     file = tmp_path / "catalogue.json"
     endpoint = {"replica": "m-0", "api": replica.address, "internal": "127.0.0.1:1", "state": "ready"}
     file.write_text(json.dumps({"models": [{"name": "m", "endpoints": [endpoint]}]}))
-    code = "import sys; from octavo_gateway.verbs import gateway; import argparse; p = argparse.ArgumentParser(); gateway.add_arguments(p); sys.exit(gateway.run(p.parse_args()))"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, "--catalogue", str(file), "--port", "0", "--internal-port", "0", stderr=asyncio.subprocess.PIPE
-    )
+    code = """if True:
+        import argparse, sys
+        from octavo_gateway.verbs import gateway
+        parser = argparse.ArgumentParser()
+        gateway.add_arguments(parser)
+        sys.exit(gateway.run(parser.parse_args()))"""
+    flags = ["--catalogue", str(file), "--port", "0", "--internal-port", "0"]
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, *flags, stderr=asyncio.subprocess.PIPE)
     assert process.stderr is not None
     try:
         line = (await process.stderr.readline()).decode()
         url = line.split("listening on ")[1].split(",")[0]
         async with httpx.AsyncClient(base_url=url, timeout=10) as client:
-            while (await client.get("/health")).status_code != 200:
-                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.3)
+            assert (await client.get("/health")).status_code == 200
             streaming = asyncio.create_task(client.post("/v1/completions", json={"model": "m"}))
-            while not replica.requests:
-                await asyncio.sleep(0.02)
+            await eventually(lambda: replica.requests)
             process.send_signal(signum)
             assert (await streaming).text.endswith("data: [DONE]\n\n")
         assert await asyncio.wait_for(process.wait(), 5) == 0

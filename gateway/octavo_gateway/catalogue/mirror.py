@@ -22,35 +22,35 @@ class WatchFailed(Exception):
     """The API server ended the watch with an error; the text is its message."""
 
 
-class _ListMetadata(Struct, rename="camel"):
+class _ListMetadata(Struct, frozen=True, rename="camel"):
     resource_version: str = ""
 
 
-class _List(Struct):
+class _List(Struct, frozen=True):
     metadata: _ListMetadata
     items: list[Raw]
 
 
-class _Event(Struct):
+class _Event(Struct, frozen=True):
     type: str
     object: Raw
 
 
-class _Status(Struct):
+class _Status(Struct, frozen=True):
     code: int = 0
     message: str = ""
 
 
-class _NameOnly(Struct):
+class _NameOnly(Struct, frozen=True):
     name: str = "?"
     namespace: str = ""
 
 
-class _Named(Struct):
+class _Named(Struct, frozen=True):
     metadata: _NameOnly = _NameOnly()
 
 
-class _Versioned(Struct):
+class _Versioned(Struct, frozen=True):
     metadata: _ListMetadata = _ListMetadata()
 
 

@@ -14,11 +14,11 @@ from octavo_api.replica import API_PORT, INTERNAL_PORT
 from octavo_api.resource import ANNOTATION_DRAINING, LABEL_DEPLOYMENT, HoldSpec, seconds
 
 
-class _Part(Struct, rename="camel"):
+class _Part(Struct, frozen=True, rename="camel"):
     pass
 
 
-class Metadata(_Part):
+class Metadata(_Part, frozen=True):
     name: str
     namespace: str = ""
     uid: str = ""
@@ -29,44 +29,44 @@ class Metadata(_Part):
     annotations: dict[str, str] | None = None
 
 
-class _ModelPart(_Part):
+class _ModelPart(_Part, frozen=True):
     served_name: str | None = None
     aliases: tuple[str, ...] = ()
 
 
-class _HoldPart(_Part):
+class _HoldPart(_Part, frozen=True):
     max_requests: int = HoldSpec().max_requests
     max_wait: str = HoldSpec().max_wait
 
 
-class _ScalingPart(_Part):
+class _ScalingPart(_Part, frozen=True):
     hold: _HoldPart | None = None
 
 
-class _SpecPart(_Part):
+class _SpecPart(_Part, frozen=True):
     model: _ModelPart
     scaling: _ScalingPart | None = None
 
 
-class Deployment(_Part):
+class Deployment(_Part, frozen=True):
     """An LLMDeployment."""
 
     metadata: Metadata
     spec: _SpecPart
 
 
-class _ConditionPart(_Part):
+class _ConditionPart(_Part, frozen=True):
     type: str
     status: str
 
 
-class _PodStatus(_Part):
+class _PodStatus(_Part, frozen=True):
     phase: str = ""
     pod_ip: str = field(default="", name="podIP")
     conditions: tuple[_ConditionPart, ...] = ()
 
 
-class Pod(_Part):
+class Pod(_Part, frozen=True):
     metadata: Metadata
     status: _PodStatus = _PodStatus()
 

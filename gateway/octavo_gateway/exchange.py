@@ -10,7 +10,7 @@ from typing import Protocol
 
 from octavo_gateway.answers import Answer, Refusal, error_event, refused
 from octavo_gateway.fleet import Fleet, Replica, ServedModel
-from octavo_gateway.framing import Framing, Sized
+from octavo_gateway.framing import Framing, UntilClose
 from octavo_gateway.heads import RequestHead, ResponseHead, forwarded_request, forwarded_response
 from octavo_gateway.metrics import Metrics
 from octavo_gateway.request import Fields, Request
@@ -41,6 +41,19 @@ class Client(Protocol):
 class Exchange:
     """A `Receiver` of its replica's response and, while it has no replica, a `Waiting`."""
 
+    _replica: Replica | None = None
+    _connection: UpstreamConnection | None = None
+    _connecting: asyncio.Task[None] | None = None
+    _tried: frozenset[Replica] = frozenset()
+    _deaths = 0
+    _forgave_stale = False
+    _response: ResponseHead | None = None
+    _framing: Framing = UntilClose()
+    _unsent_head = b""
+    _keep_alive = False
+    held_until = 0.0
+    unchunk = False
+
     def __init__(self, fleet: Fleet, metrics: Metrics, client: Client, request: Request, served: ServedModel, fields: Fields) -> None:
         self._fleet = fleet
         self._client = client
@@ -49,19 +62,7 @@ class Exchange:
         self._metrics = metrics.of(served.model.name)
         self._tokens = estimate_tokens(len(request.body), fields.answer_tokens, fields.choices)
         self._begun = asyncio.get_running_loop().time()
-        self._replica: Replica | None = None
-        self._connection: UpstreamConnection | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._tried: set[Replica] = set()
-        self._deaths = 0
-        self._forgave_stale = False
-        self._response: ResponseHead | None = None
-        self._status = CUT
-        self._framing: Framing = Sized(0)
-        self._keep_alive = False
-        self.held_until = 0.0
         self.method = request.head.method
-        self.unchunk = False
         served.open_requests += 1
 
     # The way to a replica
@@ -97,9 +98,11 @@ class Exchange:
         """This replica is not asked again while another one is there."""
         self._detach()
         self._metrics.retries.inc()
-        self._tried.add(replica)
-        replica.avoided_until = self._fleet.deadlines.now + self._fleet.settings.ejection_time
-        logger.warning("request %s: replica %s of %s %s; looking for another", self._request.head.request_id, replica.name, self._served.model.name, reason)
+        self._tried |= {replica}
+        now = self._fleet.deadlines.now
+        level = logging.DEBUG if replica.avoided_until > now else logging.WARNING
+        replica.avoided_until = now + self._fleet.settings.ejection_time
+        logger.log(level, "request %s: replica %s of %s %s; looking for another", self._request.head.request_id, replica.name, self._served.model.name, reason)
 
     def _detach(self) -> None:
         if self._replica is not None:
@@ -111,7 +114,7 @@ class Exchange:
     def _wait(self) -> None:
         model, now = self._served.model, self._fleet.deadlines.now
         self.held_until = self.held_until or now + model.hold_max_wait
-        self._tried.clear()
+        self._tried = frozenset()
         if self.held_until <= now:
             self.waited_in_vain()
         elif not self._served.hold.add(self, model.hold_max_requests):
@@ -139,10 +142,10 @@ class Exchange:
             self.dispatch()
             return
         self._metrics.first_byte.observe(asyncio.get_running_loop().time() - self._begun)
-        self._response, self._framing, self._status = head, framing, head.status
+        self._response, self._framing = head, framing
         self._request.body = b""
         self._client.release_body()
-        self._client.write(forwarded_response(head, self._request.head.request_id, self._connection_fields(head, framing)))
+        self._unsent_head = forwarded_response(head, self._request.head.request_id, self._connection_fields(head, framing))
 
     def _connection_fields(self, head: ResponseHead, framing: Framing) -> list[tuple[bytes, bytes]]:
         """How this client learns where the body ends, and whether its connection stays."""
@@ -161,10 +164,12 @@ class Exchange:
         return fields
 
     def relay(self, data: bytes) -> None:
+        if self._unsent_head:
+            data, self._unsent_head = self._unsent_head + data, b""
         self._client.write(data)
 
     def complete(self) -> None:
-        self._close(self._status)
+        self._close(self._response.status if self._response is not None else CUT)
         self._client.finish(keep_alive=self._keep_alive)
 
     def lost(self, reason: str, stale: bool) -> None:
@@ -198,7 +203,7 @@ class Exchange:
         self._close(CUT)
         bare = self.unchunk or self._framing.ends_with_connection
         if head.event_stream and (bare or self._framing.between_chunks):
-            self._client.write(error_event(Refusal(502, reason, code="replica_failed"), request_id, chunked=not bare))
+            self.relay(error_event(Refusal(502, reason, code="replica_failed"), request_id, chunked=not bare))
             self._client.finish(keep_alive=False)
         else:
             self._client.abort()

@@ -4,8 +4,8 @@ What a head may say about its body is decided here and nowhere else, so that the
 never disagree about where a request ends. Fields that concern one connection only are not passed on.
 """
 
+import random
 import re
-import secrets
 from collections.abc import Iterable
 
 import httptools
@@ -22,7 +22,9 @@ _CONNECTION_FIELDS = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"upgrade"}
 )
 _FRAMING_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
-_ONCE = _FRAMING_FIELDS | {b"host", b"expect", _REQUEST_ID}
+_ONCE_AND_PASSED = frozenset({b"host", b"authorization"})
+_ONCE = _FRAMING_FIELDS | _ONCE_AND_PASSED | {b"expect", _REQUEST_ID}
+_ORDINARY_TOKENS = frozenset({b"close", b"keep-alive"})
 _GOOD_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _VERSIONS = (b" HTTP/1.1", b" HTTP/1.0")
@@ -73,7 +75,7 @@ class ResponseHead(Struct):
 
 
 def new_request_id() -> str:
-    return secrets.token_hex(16)
+    return f"{random.getrandbits(128):032x}"
 
 
 class _Fields:
@@ -143,9 +145,9 @@ def _request(method: str, fields: _Fields, http_1_0: bool) -> RequestHead:
         expects_continue=bool(expect) and not http_1_0,
         length=_length(single.get(b"content-length", b"0")),
         chunked=coding is not None,
-        request_id=request_id.decode() if _GOOD_ID.fullmatch(request_id) else new_request_id(),
-        authorization=next((value for name, value in passed if name == b"authorization"), b""),
-        headers=[(b"host", single.get(b"host", b"")), *passed],
+        request_id=request_id.decode() if request_id and _GOOD_ID.fullmatch(request_id) else new_request_id(),
+        authorization=single.get(b"authorization", b""),
+        headers=passed,
     )
 
 
@@ -159,11 +161,13 @@ def _sort(headers: Headers) -> tuple[dict[bytes, bytes], Headers, set[bytes]]:
             if name in single:
                 raise Refusal(400, f"the header {name.decode()} comes more than once", code="bad_request")
             single[name] = value
+            if name in _ONCE_AND_PASSED:
+                passed.append((name, value))
         elif name == b"connection":
             connection.update(token.strip() for token in value.lower().split(b","))
         elif name not in _CONNECTION_FIELDS:
             passed.append((name, value))
-    if connection - {b"close", b"keep-alive"}:
+    if not connection <= _ORDINARY_TOKENS:
         passed = [header for header in passed if header[0] not in connection]
     return single, passed, connection
 

@@ -37,7 +37,9 @@ class PublicService(Service):
     def admit(self, head: RequestHead) -> None:
         allowed = _METHODS.get(head.path) or ("GET" if head.path.startswith(MODELS + "/") else None)
         if self._keys is not None and head.path not in _OPEN_PATHS and head.method != "OPTIONS" and not self._keys.accept(head.authorization):
-            raise Refusal(401, "the API key is missing or wrong; send `Authorization: Bearer KEY`", code="invalid_api_key")
+            refusal = Refusal(401, "the API key is missing or wrong; send `Authorization: Bearer KEY`", code="invalid_api_key")
+            refusal.headers = ((b"www-authenticate", b"Bearer"),)
+            raise refusal
         if allowed is None:
             raise Refusal(404, f"there is no {head.path[:200]} here; the API is at {', '.join(API_PATHS)}", code="not_found")
         check_method(head, allowed)

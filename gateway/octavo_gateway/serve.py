@@ -1,6 +1,7 @@
 """The gateway's process: event loop, listeners, catalogue, and SIGTERM as drain."""
 
 import asyncio
+import gc
 import logging
 import resource
 import signal
@@ -103,4 +104,5 @@ def serve(settings: GatewaySettings, follow: Follow) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    gc.freeze()  # what was imported stays: no collection looks through it in the middle of a stream
     return uvloop.run(run(settings, follow))

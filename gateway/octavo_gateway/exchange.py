@@ -25,14 +25,17 @@ CUT = 502
 
 
 class Client(Protocol):
-    """The other end, as an exchange needs it. One of `answer`, `finish` and `abort` ends the exchange."""
+    """The other end, as an exchange needs it. One of `answer`, `finish` and `cut` ends the exchange."""
 
     @property
     def must_close(self) -> bool: ...
     def write(self, data: bytes) -> None: ...
     def answer(self, head: RequestHead, answer: Answer) -> None: ...
     def finish(self, *, keep_alive: bool) -> None: ...
-    def abort(self) -> None: ...
+    def cut(self) -> None:
+        """Nothing truthful can follow what was written: the connection ends here."""
+        ...
+
     def release_body(self) -> None:
         """The request's body will not be sent again."""
         ...
@@ -206,7 +209,7 @@ class Exchange:
             self.relay(error_event(Refusal(502, reason, code="replica_failed"), request_id, chunked=not bare))
             self._client.finish(keep_alive=False)
         else:
-            self._client.abort()
+            self._client.cut()
 
     # The client
 

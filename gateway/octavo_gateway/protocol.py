@@ -255,7 +255,12 @@ class ClientConnection(asyncio.Protocol):
             self.transport.resume_reading()
             self.transport.write_eof()
 
+    def cut(self) -> None:
+        self._exchange = None
+        self.transport.abort()
+
     def abort(self) -> None:
+        """Whatever is going on; an exchange learns of it as of any client that leaves."""
         self.transport.abort()
 
     # Limits

@@ -99,7 +99,11 @@ class _Fields:
 def check_beginning(data: bytes) -> None:
     """Refuses early what can never become a head, so that nobody waits for its end."""
     if not data[:1].isalpha() or _BARE_LF.search(data):
-        raise Refusal(400, "this is not an HTTP/1.1 request", code="bad_request")
+        raise _not_http()
+
+
+def _not_http() -> Refusal:
+    return Refusal(400, "this is not an HTTP/1.1 request", code="bad_request")
 
 
 def parse_request(data: bytes) -> RequestHead:
@@ -108,6 +112,8 @@ def parse_request(data: bytes) -> RequestHead:
     Raises:
         Refusal: with the status that the malformed head deserves.
     """
+    if not data[:1].isalpha():
+        raise _not_http()
     fields = _Fields()
     parser = httptools.HttpRequestParser(fields)
     try:

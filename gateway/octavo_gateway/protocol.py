@@ -118,12 +118,10 @@ class ClientConnection(asyncio.Protocol):
         self._close_gracefully()
 
     def _read_head(self) -> Incoming | None:
-        while self._unread.startswith(b"\r\n"):
-            self._unread = self._unread[2:]
-        data, limit = self._unread, self._settings.max_header_bytes
+        data, limit = self._unread.removeprefix(b"\r\n"), self._settings.max_header_bytes  # one empty line is forgiven
         end = data.find(b"\r\n\r\n", 0, limit) + 4
         if end < 4:
-            if data:
+            if data not in (b"", b"\r"):
                 self._check_unfinished(data, limit)
             return None
         self._unread = data[end:]

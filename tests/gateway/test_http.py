@@ -54,6 +54,8 @@ MALFORMED = {
     "a method in lower case": (b"get /health HTTP/1.1\r\nHost: h\r\n\r\n", 400),
     "a tunnel": (b"CONNECT h:443 HTTP/1.1\r\nHost: h\r\n\r\n", 404),
     "a space in the target": (b"GET /health x HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    "carriage returns without end": (b"\r" * 100_000, 400),
+    "empty lines without end": (b"\r\n" * 100_000, 400),
     "a strange expectation": (b"POST /v1/completions HTTP/1.1\r\nHost: h\r\nExpect: miracles\r\nContent-Length: 2\r\n\r\n", 417),
 }
 
@@ -213,7 +215,7 @@ async def test_head_and_options(gateway):
 async def test_http_1_0(gateway):
     running = await gateway()
     running.serve()
-    received = await running.raw(b"GET /version HTTP/1.0\r\n\r\n")
+    received = await running.raw(b"\r\nGET /version HTTP/1.0\r\n\r\n")
     assert statuses(received) == [200]
     assert b"connection: close" in received
     received = await running.raw(b"GET /version HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" * 2, half_close=True)

@@ -1,0 +1,49 @@
+"""Compiled kernels. Addresses and streams are integers; what the arguments mean stands in `octavo.ops`."""
+
+class Kernels:
+    """The operations on one kind of device. Each call ends with the code of the dtype and the stream, 0 on the CPU."""
+
+    def rms_norm(self, tensors: tuple[int, int, int, int], shape: tuple[int, int, int], strides: tuple[int, int], eps: float, dtype: int, stream: int) -> None:
+        """tensors: out, x, weight, residual or 0; shape: tokens, heads, width; strides: of x, from token to token and from head to head."""
+
+    def rotary_kv_write(
+        self,
+        qkv: tuple[int, int, int],
+        strides: tuple[int, int, int],
+        tables: tuple[int, int, int],
+        kv_cache: tuple[int, int],
+        shape: tuple[int, int, int, int, int, int],
+        dtype: int,
+        stream: int,
+    ) -> None:
+        """tables: cos_sin, positions, slots; shape: tokens, query heads, KV heads, head size, positions, blocks."""
+
+    def paged_attention(
+        self,
+        tensors: tuple[int, int, int, int],
+        batch: tuple[int, int, int],
+        shape: tuple[int, int, int, int, int],
+        tables: tuple[int, int, int],
+        scores: tuple[float, int],
+        dtype: int,
+        stream: int,
+    ) -> None:
+        """tensors: out, q, keys, values; batch: block_tables, query_start, context_lens; shape: tokens, query heads, KV heads,
+        head size, stride of q; tables: sequences, blocks of a table, blocks of the cache; scores: scale, window."""
+
+    def gated_activation(self, tensors: tuple[int, int], shape: tuple[int, int], gelu_tanh: bool, dtype: int, stream: int) -> None:
+        """tensors: out, gate_up; shape: tokens, width of out."""
+
+cpu: Kernels
+
+def levels() -> list[str]:
+    """Instruction sets that this chip has, the widest last."""
+
+def level() -> str:
+    """The one in use."""
+
+def set_level(name: str) -> None:
+    """Raises ValueError for one that this chip lacks."""
+
+def set_threads(count: int) -> None:
+    """Threads that a call may use."""

@@ -34,6 +34,9 @@ class Kernels:
     def gated_activation(self, tensors: tuple[int, int], shape: tuple[int, int], gelu_tanh: bool, dtype: int, stream: int) -> None:
         """tensors: out, gate_up; shape: tokens, width of out."""
 
+    def copy_blocks(self, kv_cache: tuple[int, int], pairs: int, shape: tuple[int, int, int], stream: int) -> None:
+        """pairs: sources, then targets, int64; shape: pairs, blocks of the cache, bytes of a block."""
+
 cpu: Kernels
 
 def levels() -> list[str]:

@@ -12,7 +12,7 @@ def kernels(x: Tensor) -> "_C.Kernels | None":
     """The compiled operations for tensors like `x`; None where there are none."""
     if x.dtype not in _CODES:
         return None
-    return getattr(_C, "cpu", None) if x.is_cpu else None
+    return _C.cpu if x.is_cpu else None
 
 
 def call(x: Tensor) -> tuple[int, int]:

@@ -20,8 +20,7 @@ def available_cpus(root: Path = Path("/")) -> int:
 def set_threads(count: int) -> None:
     """Makes torch and the compiled kernels compute with `count` threads."""
     torch.set_num_threads(count)
-    if hasattr(_C, "set_threads"):
-        _C.set_threads(count)
+    _C.set_threads(count)
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -108,7 +108,7 @@ def make_request() -> RequestMaker:
         count += 1
         return EngineRequest(
             request_id=f"r{count - 1}",
-            prompt_token_ids=list(range(prompt)) if isinstance(prompt, int) else prompt,
+            prompt_token_ids=[token % VOCABULARY for token in range(prompt)] if isinstance(prompt, int) else prompt,
             sampling=SamplingParams(**sampling),  # type: ignore[arg-type]
             eos_token_ids=eos,
             priority=priority,

@@ -57,6 +57,7 @@ class AsyncLLMEngine:
         self.eos_token_ids: tuple[int, ...] = ()
         self._engine_ready: asyncio.Future[EngineReady] = loop.create_future()
         self._ready: EngineReady | None = None
+        self._settled = asyncio.Event()
         self._client: EngineClient | None = None
         self._loading: asyncio.Task[None] | None = None
         self._heartbeat = Heartbeat()
@@ -91,8 +92,7 @@ class AsyncLLMEngine:
         Raises:
             ModelUnavailable: loading has failed; with the reason.
         """
-        if self._loading is not None:
-            await asyncio.wait({self._loading, asyncio.ensure_future(self.failed)}, return_when=asyncio.FIRST_COMPLETED)
+        await self._settled.wait()
         if self.failed.done():
             raise ModelUnavailable(self.progress.reason, self.failed.result())
 
@@ -184,6 +184,7 @@ class AsyncLLMEngine:
         self._ready = await self._engine_ready
         self._heartbeat = Heartbeat()
         self.progress = Progress(stage="ready")
+        self._settled.set()
 
     def _read_defaults(self, path: Path) -> None:
         generation_config = read_config(path, "generation_config.json")
@@ -259,6 +260,7 @@ class AsyncLLMEngine:
             return
         self.failed.set_result(message)
         self.progress = Progress(stage="failed", message=message, reason=reason)
+        self._settled.set()
         answers, self._answers = self._answers, {}
         for answer in answers.values():
             answer.fail(message)

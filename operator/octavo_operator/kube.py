@@ -17,7 +17,7 @@ from octavo_operator.kube_api import FIELD_MANAGER, KubeApi, KubeError
 from octavo_operator.names import NameClaims
 from octavo_operator.pod_state import replica_of
 from octavo_operator.pods import PodOptions, pod
-from octavo_operator.replica_client import ReplicaClient
+from octavo_operator.replica_client import ReplicaClient, telling
 from octavo_operator.runtime import Conflict
 from octavo_operator.types import Action, Create, Delete, Drain, Key, Observed, ObservedReplica, Undrain
 
@@ -108,7 +108,7 @@ class KubeRuntime:
         if replica.draining and not replica.terminating:
             return msgspec.structs.replace(replica, load=await self._replicas.load(address))
         if replica.phase == "loading":
-            return msgspec.structs.replace(replica, progress=await self._replicas.progress(address))
+            return telling(replica, await self._replicas.progress(address))
         return replica
 
     async def _annotate(self, path: str, value: str | None) -> None:

@@ -29,22 +29,27 @@ BACKOFF_FIRST, BACKOFF_LONGEST = 0.5, 60.0
 
 
 class Reconciler:
-    """Tasks by key. `wake` is safe to call at any time from the loop's thread."""
+    """Tasks by key. `wake` may be called at any time from the loop's thread; `busy_resync` is in seconds."""
 
-    def __init__(self, runtime: Runtime, clock: Callable[[], float]) -> None:
+    def __init__(self, runtime: Runtime, clock: Callable[[], float], busy_resync: float = BUSY_RESYNC) -> None:
         self._runtime = runtime
         self._clock = clock
+        self._busy_resync = busy_resync
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._wakes: dict[Key, asyncio.Event] = {}
+        self._closed = False
 
     def wake(self, key: Key) -> None:
         """Look at `key` soon."""
+        if self._closed:
+            return
         self._wakes.setdefault(key, asyncio.Event()).set()
         if key not in self._tasks:
             self._tasks[key] = asyncio.create_task(self._run(key), name=f"reconcile {key}")
 
     async def close(self) -> None:
         """Stop looking; replicas stay as they are."""
+        self._closed = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -100,14 +105,14 @@ class Reconciler:
             await self._runtime.apply(resource, action)
         if decided.actions:
             return AFTER_ACTIONS
-        pause = resync(decided.status)
+        pause = resync(decided.status, self._busy_resync)
         return pause if decided.wake_at is None else min(pause, max(AFTER_ACTIONS, decided.wake_at - self._clock()))
 
 
-def resync(status: LLMDeploymentStatus) -> float:
+def resync(status: LLMDeploymentStatus, busy: float) -> float:
     """Seconds after which a look is due though no event says so."""
     found = {condition.type: condition.status for condition in status.conditions}
     if found.get("Degraded") != "True" and (status.replicas.loading or status.replicas.draining):
-        return BUSY_RESYNC
+        return busy
     settled = found.get("Progressing") == "False" and (found.get("Ready") == "True" or not status.replicas.desired)
     return RESYNC if settled else TROUBLE_RESYNC

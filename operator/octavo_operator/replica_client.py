@@ -5,8 +5,8 @@ from typing import TypeVar
 import httpx
 import msgspec
 
-from octavo_api.replica import LOAD, PROGRESS, Load, Progress
-from octavo_operator.types import Failure
+from octavo_api.replica import HEALTH, LOAD, PROGRESS, Load, Progress
+from octavo_operator.types import Failure, ObservedReplica
 
 TIMEOUT = 2.0
 T = TypeVar("T")
@@ -17,6 +17,13 @@ class ReplicaClient:
 
     def __init__(self) -> None:
         self._http = httpx.AsyncClient(timeout=TIMEOUT, trust_env=False)
+
+    async def healthy(self, address: str) -> bool:
+        """Whether it answers requests, as its readiness probe says."""
+        try:
+            return (await self._http.get(f"http://{address}{HEALTH}")).is_success
+        except httpx.HTTPError:
+            return False
 
     async def progress(self, address: str) -> Progress | None:
         return await self._get(f"http://{address}{PROGRESS}", Progress)
@@ -48,6 +55,14 @@ class ReplicaClient:
             return msgspec.json.decode(answer.content, type=kind) if answer.is_success else None
         except (httpx.HTTPError, msgspec.DecodeError):
             return None
+
+
+def telling(replica: ObservedReplica, progress: Progress | None) -> ObservedReplica:
+    """A replica with what it said of its progress; one that says it failed has that as its failure."""
+    failure = replica.failure
+    if progress and progress.stage == "failed":
+        failure = Failure(progress.reason or "EngineCrashed", progress.message or "the engine failed")
+    return msgspec.structs.replace(replica, progress=progress, failure=failure)
 
 
 class _Model(msgspec.Struct):

@@ -4,6 +4,8 @@ import argparse
 import asyncio
 import logging
 import sys
+from functools import partial
+from pathlib import Path
 
 from octavo_api.command import Verb
 
@@ -44,4 +46,35 @@ operator = Verb(
     requires=("kopf", "kubernetes", "httpx"),
     add_arguments=_operator_arguments,
     run=_run_operator,
+)
+
+
+def _up_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="YAML file of LLMDeployments; followed as it changes")
+    parser.add_argument("--ask", metavar="TEXT", help="ask the first model this and stream its answer to stdout")
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="address of the OpenAI endpoint (default: 127.0.0.1)")
+    parser.add_argument("--port", default=8000, type=int, metavar="PORT", help="port of the OpenAI endpoint; 0: any free one (default: 8000)")
+    parser.add_argument(
+        "--stay",
+        default=None,
+        action=argparse.BooleanOptionalAction,
+        help="after the answer, or once every model is ready, go on until Ctrl-C (default: on a terminal, and without --ask)",
+    )
+
+
+def _run_up(arguments: argparse.Namespace) -> int:
+    from octavo_operator.up import UpOptions, up
+
+    stay = (arguments.ask is None or sys.stdout.isatty()) if arguments.stay is None else arguments.stay
+    options = UpOptions(files=tuple(arguments.files), ask=arguments.ask, host=arguments.host, port=arguments.port, stay=stay)
+    return asyncio.run(up(options, partial(print, end="", flush=True)))
+
+
+up = Verb(
+    name="up",
+    help="serve LLMDeployments on this machine, without a cluster",
+    extra="all",
+    requires=("httpx", "yaml", "rich", "uvloop", "torch"),
+    add_arguments=_up_arguments,
+    run=_run_up,
 )

@@ -6,11 +6,13 @@ imported when the verb runs.
 """
 
 import argparse
+import difflib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from typing import Any, NoReturn
 
 from octavo_api import __version__
 from octavo_api.errors import OctavoError
@@ -38,6 +40,22 @@ class Verb:
         return [name for name in self.requires if find_spec(name) is None]
 
 
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command line, without its usage, and exits with 2."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            word = unknown[0].partition("=")[0]
+            near = difflib.get_close_matches(word, [flag for flag in self._option_string_actions if flag.startswith("--")], n=1)
+            what = "there is no such flag" if word.startswith("-") else "is one argument too many"
+            self.error(f"{word}: {what}; " + (f"did you mean {near[0]}?" if near else f"see {self.prog} --help"))
+        return found, []
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message.removeprefix('argument ')}\n")
+
+
 def verbs() -> dict[str, Verb]:
     """Every registered verb by name, in alphabetical order."""
     found: dict[str, Verb] = {}
@@ -53,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `octavo VERB …`; returns the exit status: 0 done, 1 failed, 2 the caller's mistake."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     known = verbs()
-    parser = argparse.ArgumentParser(prog="octavo", description="Serve large language models on Kubernetes and on a laptop.")
+    parser = Parser(prog="octavo", description="Serve large language models on Kubernetes and on a laptop.")
     parser.add_argument("--version", action="version", version=f"octavo {__version__}")
     commands = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in known.values():

@@ -43,7 +43,7 @@ class Verb:
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong with a command line, without its usage, and exits with 2."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             word = unknown[0].partition("=")[0]

@@ -7,7 +7,7 @@ import argparse
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -15,6 +15,8 @@ from msgspec import Struct
 from octavo.server.refused_flags import REFUSED, SHORT
 from octavo_api.errors import InvalidSetting
 from octavo_api.settings import EngineSettings, ServerSettings, Setting, rows
+
+S = TypeVar("S", bound=Struct)
 
 _STRUCTS: tuple[type[Struct], ...] = (EngineSettings, ServerSettings)
 
@@ -30,8 +32,9 @@ class Command(Struct, frozen=True, kw_only=True):
 class _Refuse(argparse.Action):
     """A flag of vLLM's that there is not."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
-        parser.error(f"{option_string}: {REFUSED[SHORT.get(option_string or '', option_string or '')]}")
+    def __call__(self, parser: argparse.ArgumentParser, _namespace: Any, _values: Any, option_string: str | None = None) -> None:
+        flag = option_string or self.dest
+        parser.error(f"{flag}: {REFUSED[SHORT.get(flag, flag)]}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +76,7 @@ def read(arguments: argparse.Namespace) -> Command:
     given.pop("model", None)
     if not model:
         raise InvalidSetting("MODEL: is missing; give a folder, a file or a source such as hf://org/name, before any --served-model-name")
-    engine, server = (struct(**{row.name: given[row.name] for row in rows(struct) if row.name in given}) for struct in _STRUCTS)
+    engine, server = _make(EngineSettings, given), _make(ServerSettings, given)
     if server.port and server.port == server.internal_port and server.host == server.internal_host:
         raise InvalidSetting(f"--internal-port: is {server.internal_port}, as is --port; choose another, or 0 for any free one")
     return Command(model=model, engine=engine, server=server)
@@ -82,6 +85,10 @@ def read(arguments: argparse.Namespace) -> Command:
 def _type(row: Setting) -> str:
     """JSON's word for the type of a setting's value."""
     return str(row.schema.get("type", "string"))
+
+
+def _make(struct: type[S], given: dict[str, Any]) -> S:
+    return struct(**{row.name: given[row.name] for row in rows(struct) if row.name in given})
 
 
 def _settings() -> Iterator[tuple[type[Struct], Setting, Any]]:

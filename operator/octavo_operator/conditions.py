@@ -27,7 +27,7 @@ def verdicts(desired: Desired, observed: Observed, now: float) -> dict[str, Verd
     current = [r for r in observed.replicas if r.revision == desired.revision and not r.draining and not r.terminating]
     parts = {
         "Accepted": accepted(observed),
-        "Scheduled": scheduled(desired, current),
+        "Scheduled": scheduled(desired, observed, current),
         "EngineReady": engine_ready(desired, current, now),
         "RouteReady": route_ready(observed),
     }
@@ -35,7 +35,7 @@ def verdicts(desired: Desired, observed: Observed, now: float) -> dict[str, Verd
         "Ready": ready(parts),
         **parts,
         "Progressing": progressing(desired, observed, current),
-        "Degraded": degraded(desired, current, now),
+        "Degraded": degraded(desired, observed, current, now),
     }
 
 
@@ -45,9 +45,11 @@ def accepted(observed: Observed) -> Verdict:
     return Verdict("True", "Accepted", "the spec is valid")
 
 
-def scheduled(desired: Desired, current: list[ObservedReplica]) -> Verdict:
+def scheduled(desired: Desired, observed: Observed, current: list[ObservedReplica]) -> Verdict:
     if not desired.replicas:
         return Verdict("True", "ScaledToZero", "no replica is wanted")
+    if observed.refused and len(current) < desired.replicas:
+        return Verdict("False", observed.refused.reason, observed.refused.message)
     for replica in current:
         if replica.stuck and replica.failure:
             return _failed(replica, replica.failure)
@@ -66,6 +68,8 @@ def engine_ready(desired: Desired, current: list[ObservedReplica], now: float) -
     for replica in current:
         if replica.failure:
             return _failed(replica, replica.failure)
+        if looping(replica, now):
+            return _crash_loop(replica)
     for phase, explain in (("loading", _loading), ("starting", _starting)):
         for replica in current:
             if replica.phase == phase:
@@ -105,13 +109,15 @@ def progressing(desired: Desired, observed: Observed, current: list[ObservedRepl
     return Verdict("False", "Complete", f"{done} of {desired.replicas} replicas are ready, none is on its way")
 
 
-def degraded(desired: Desired, current: list[ObservedReplica], now: float) -> Verdict:
+def degraded(desired: Desired, observed: Observed, current: list[ObservedReplica], now: float) -> Verdict:
     for replica in current:
         if replica.failure and desired.replicas:
             return _failed(replica, replica.failure)._replace(status="True")
     for replica in current:
         if looping(replica, now):
-            return Verdict("True", "CrashLoop", f"{replica.name} crashed {replica.restarts} times, last {now - (replica.last_crash or now):.0f} s ago")
+            return _crash_loop(replica)._replace(status="True")
+    if observed.refused and len(current) < desired.replicas:
+        return Verdict("True", observed.refused.reason, observed.refused.message)
     return Verdict("False", "AsWanted", "no replica is in trouble")
 
 
@@ -123,7 +129,7 @@ def looping(replica: ObservedReplica, now: float) -> bool:
 def stamped(previous: Iterable[Condition], found: Mapping[str, Verdict], generation: int, now: float) -> tuple[Condition, ...]:
     """Conditions to publish; a transition time moves only when the status does."""
     before = {condition.type: condition for condition in previous}
-    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = rfc3339(now)
     return tuple(
         Condition(
             type=kind,
@@ -135,6 +141,16 @@ def stamped(previous: Iterable[Condition], found: Mapping[str, Verdict], generat
         )
         for kind, verdict in found.items()
     )
+
+
+def rfc3339(time: float) -> str:
+    """Whole seconds in UTC, as Kubernetes writes times."""
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _crash_loop(replica: ObservedReplica) -> Verdict:
+    """Its words do not change from one look to the next: a changed status is written and looked at again."""
+    return Verdict("False", "CrashLoop", f"{replica.name}: the engine crashed {replica.restarts} times, last at {rfc3339(replica.last_crash or 0.0)}")
 
 
 def _failed(replica: ObservedReplica, failure: Failure) -> Verdict:

@@ -5,25 +5,29 @@ It translates and nothing more: pods are made by `pods.py`, read by `pod_state.p
 
 import asyncio
 import logging
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
 
 from octavo_api.replica import INTERNAL_PORT
 from octavo_api.resource import ANNOTATION_DRAINING, GROUP, KIND, LABEL_DEPLOYMENT, PLURAL, VERSION, Condition, LLMDeployment, LLMDeploymentStatus, read_status
+from octavo_operator.conditions import rfc3339
 from octavo_operator.kube_api import FIELD_MANAGER, KubeApi, KubeError
 from octavo_operator.names import NameClaims
 from octavo_operator.pod_state import replica_of
 from octavo_operator.pods import PodOptions, pod
 from octavo_operator.replica_client import ReplicaClient, telling
-from octavo_operator.runtime import Conflict
-from octavo_operator.types import Action, Create, Delete, Drain, Key, Observed, ObservedReplica, Undrain
+from octavo_operator.runtime import Conflict, Refused
+from octavo_operator.types import Action, Create, Delete, Drain, Failure, Key, Observed, ObservedReplica, Undrain
 
 logger = logging.getLogger(__name__)
 
 Json = dict[str, Any]
+
+
+_REFUSALS = (400, 403, 422)
+"""Codes with which the API server says that this pod may not be: quota, admission, security, validation."""
 
 
 class KubeRuntime:
@@ -39,6 +43,7 @@ class KubeRuntime:
         self._clock = clock
         self._seen: dict[Key, set[str]] = {}
         self._last_gone: dict[Key, float] = {}
+        self._refused: dict[Key, Failure] = {}
         self._started = clock()
 
     async def read(self, key: Key) -> Json | None:
@@ -47,9 +52,16 @@ class KubeRuntime:
         except KubeError as error:
             if error.code != 404:
                 raise
-            self._seen.pop(key, None)
-            self._last_gone.pop(key, None)
+            for memory in (self._seen, self._last_gone, self._refused):
+                memory.pop(key, None)
             return None
+
+    async def learn_names(self, namespaces: Collection[str]) -> None:
+        """Reads every resource's names, so that the first look at a young one knows the older ones."""
+        for place in [f"/namespaces/{namespace}" for namespace in namespaces] or [""]:
+            listed = await self._api.get(f"/apis/{GROUP}/{VERSION}{place}/{PLURAL}")
+            for manifest in listed["items"]:
+                self.names.learn({"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, **manifest})
 
     async def observe(self, resource: LLMDeployment) -> Observed:
         key = Key(resource.namespace, resource.name)
@@ -63,6 +75,7 @@ class KubeRuntime:
             replicas=replicas,
             last_gone=self._last_gone.get(key, self._started),
             name_holder=str(holder or ""),
+            refused=self._refused.get(key),
             route=await self._replicas.route(self.url, resource.served_name) if route_known else None,
             route_known=route_known,
         )
@@ -72,9 +85,9 @@ class KubeRuntime:
         try:
             match action:
                 case Create():
-                    await self._api.create(_pods_path(resource.namespace), pod(resource, action, self._options))
+                    await self._create(resource, action)
                 case Drain():
-                    await self._annotate(path, datetime.fromtimestamp(self._clock(), UTC).isoformat())
+                    await self._annotate(path, rfc3339(self._clock()))
                 case Undrain():
                     await self._annotate(path, None)
                 case Delete():
@@ -83,6 +96,17 @@ class KubeRuntime:
             if error.code in (404, 409):
                 raise Conflict(str(error)) from error
             raise
+
+    async def _create(self, resource: LLMDeployment, action: Create) -> None:
+        key = Key(resource.namespace, resource.name)
+        try:
+            await self._api.create(_pods_path(resource.namespace), pod(resource, action, self._options))
+        except KubeError as error:
+            if error.code not in _REFUSALS:
+                raise
+            self._refused[key] = Failure("QuotaExceeded" if "exceeded quota" in error.message else "PodRefused", error.message)
+            raise Refused(str(error)) from error
+        self._refused.pop(key, None)
 
     async def publish(self, key: Key, manifest: Json, status: LLMDeploymentStatus) -> None:
         before = read_status(manifest)
@@ -100,7 +124,10 @@ class KubeRuntime:
 
     async def _asked(self, item: Json) -> ObservedReplica:
         """The replica that a pod is, with what it says itself where that matters."""
-        replica = replica_of(item)
+        now = self._clock()
+        replica = replica_of(item, now)
+        if replica.draining_since == now:
+            await self._annotate(f"{_pods_path(item['metadata']['namespace'])}/{replica.name}", rfc3339(now))
         ip = item.get("status", {}).get("podIP")
         if not ip or replica.phase not in ("loading", "ready"):
             return replica
@@ -116,11 +143,11 @@ class KubeRuntime:
 
     async def _announce(self, key: Key, manifest: Json, condition: Condition) -> None:
         """An Event of one transition; one that cannot be written is logged, because status has said it already."""
-        now = datetime.fromtimestamp(self._clock(), UTC)
+        now = self._clock()
         event = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": f"{key.name}.{int(now.timestamp() * 1e6):x}.{condition.type.lower()}", "namespace": key.namespace},
+            "metadata": {"name": f"{key.name}.{int(now * 1e6):x}.{condition.type.lower()}", "namespace": key.namespace},
             "involvedObject": {**_identity(key)["metadata"], "apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "uid": manifest["metadata"].get("uid")},
             "type": "Warning" if _is_bad(condition) else "Normal",
             "reason": condition.reason,
@@ -128,8 +155,8 @@ class KubeRuntime:
             "source": {"component": FIELD_MANAGER},
             "reportingComponent": FIELD_MANAGER,
             "reportingInstance": FIELD_MANAGER,
-            "firstTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "lastTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "firstTimestamp": rfc3339(now),
+            "lastTimestamp": rfc3339(now),
             "count": 1,
         }
         try:

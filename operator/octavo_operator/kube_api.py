@@ -7,21 +7,28 @@ import json
 from typing import Any
 from urllib.parse import urlencode
 
+import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from octavo_api.errors import InvalidSetting
+from octavo_operator.runtime import Unavailable
+
 Json = dict[str, Any]
 
+TIMEOUT = 30.0
+"""Seconds for one call, whatever becomes of the connection."""
 FIELD_MANAGER = "octavo-operator"
 _CONTENT = {"apply": "application/apply-patch+yaml", "merge": "application/merge-patch+json"}
 
 
-class KubeError(Exception):
-    """The API server refused. `code` is the HTTP status."""
+class KubeError(Unavailable):
+    """The API server refused, or did not answer. `code` is the HTTP status, 0 where there was none."""
 
     def __init__(self, code: int, message: str) -> None:
-        super().__init__(f"API server answered {code}: {message}")
+        super().__init__(f"API server answered {code}: {message}" if code else f"API server: {message}")
         self.code = code
+        self.message = message
 
 
 class KubeApi:
@@ -32,12 +39,19 @@ class KubeApi:
 
     @classmethod
     async def connect(cls) -> "KubeApi":
-        """By the pod's service account, else by the kubeconfig file."""
+        """By the pod's service account, else by the kubeconfig file.
+
+        Raises:
+            InvalidSetting: there is neither.
+        """
         settings = Configuration()
         try:
             config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]  # the client has no annotations here
         except config.ConfigException:
-            await config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call]  # the client has no annotations here
+            try:
+                await config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call]  # the client has no annotations here
+            except (config.ConfigException, OSError) as error:
+                raise InvalidSetting(f"no cluster is known here ({error}); run it in a pod, or set KUBECONFIG") from error
         return cls(ApiClient(settings))
 
     async def close(self) -> None:
@@ -69,8 +83,11 @@ class KubeApi:
         )
         if query:
             url = f"{url}?{urlencode(query)}"
-        response = await self._client.call_api(method, url, header_params=headers, body=content_out, _request_timeout=30)
-        text: bytes = await response.read()  # type: ignore[no-untyped-call]  # the client has no annotations here
+        try:
+            response = await self._client.call_api(method, url, header_params=headers, body=content_out, _request_timeout=TIMEOUT)
+            text: bytes = await response.read()  # type: ignore[no-untyped-call]  # the client has no annotations here
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise KubeError(0, f"{method} {path}: {str(error) or type(error).__name__}") from error
         if not 200 <= response.status < 300:
             raise KubeError(response.status, _message(text))
         return dict(json.loads(text))

@@ -22,12 +22,12 @@ ROOM_DELAY = 15.0
 """Seconds that a scheduler gets to use room that became free, before a rollout frees more."""
 LAST_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL for a replica that has used up its drain timeout."""
-RETRY_FIRST, RETRY_LONGEST = 10.0, 300.0
+RETRY_FIRST, RETRY_LONGEST = 2.0, 300.0
 """Seconds before a stopped replica is replaced: doubled with each attempt."""
 PROVEN = 600.0
 """A replica that ran this many seconds starts its attempts anew."""
-NO_ROOM = frozenset({"InsufficientGPU", "InsufficientCPU", "InsufficientMemory"})
-"""Reasons of a stuck replica that another's leaving can end."""
+NO_ROOM = frozenset({"InsufficientGPU", "InsufficientCPU", "InsufficientMemory", "QuotaExceeded"})
+"""Reasons of a replica that is stuck or could not be made, which another's leaving can end."""
 
 
 def plan(desired: Desired, observed: Observed, now: float) -> Plan:
@@ -35,9 +35,9 @@ def plan(desired: Desired, observed: Observed, now: float) -> Plan:
     fleet = _Fleet(desired, observed, now)
     if not observed.name_holder:
         fleet.fill()
-        fleet.shrink()
         fleet.replace_old()
-        fleet.finish()
+    fleet.shrink()
+    fleet.finish()
     return Plan(actions=tuple(fleet.actions), status=status(desired, observed, now), wake_at=min(fleet.wakes, default=None))
 
 
@@ -156,12 +156,16 @@ class _Fleet:
         """`auto`: where nothing but room keeps the newest revision from going on, one old replica gives its own."""
         stuck = [r for r in self.current if r.stuck and r.failure and r.failure.reason in NO_ROOM]
         staying = [r for r in _least_valuable(self.old) if r.name not in self.going]
-        if not stuck or not staying or self.leaving or self.going or not all(r.ready or r in stuck for r in self.current):
+        refused = self.observed.refused
+        waiting = [r.name for r in stuck]
+        if refused and refused.reason in NO_ROOM and len(self.current) < self.desired.replicas:
+            waiting.append(f"a replica of revision {self.desired.revision}")
+        if not waiting or not staying or self.leaving or self.going or not all(r.ready or r in stuck for r in self.current):
             return
         if self.now < self.observed.last_gone + ROOM_DELAY:
             self.wakes.append(self.observed.last_gone + ROOM_DELAY)
         else:
-            self._drain(staying[0], f"gives room to {stuck[0].name}")
+            self._drain(staying[0], f"gives room to {waiting[0]}")
 
     def _drain(self, replica: ObservedReplica, reason: str) -> None:
         if replica.name not in self.going:

@@ -25,12 +25,13 @@ _UNSCHEDULABLE = (
     (r"Insufficient [\w.-]*/gpu", "InsufficientGPU"),
     (r"Insufficient memory", "InsufficientMemory"),
     (r"Insufficient cpu", "InsufficientCPU"),
+    (r"didn't match Pod's node affinity|untolerated taint", "NoMatchingNode"),
 )
 _MESSAGE_LIMIT = 512
 _SIGNALS = {137: "was killed (SIGKILL)", 139: "crashed (SIGSEGV)", 134: "aborted (SIGABRT)", 143: "was ended (SIGTERM)"}
 
 
-def replica_of(pod: Json) -> ObservedReplica:
+def replica_of(pod: Json, now: float) -> ObservedReplica:
     """The replica that `pod` is; progress and load are left for the runtime to ask for."""
     metadata, status = pod["metadata"], pod.get("status", {})
     annotations = metadata.get("annotations") or {}
@@ -40,11 +41,11 @@ def replica_of(pod: Json) -> ObservedReplica:
     return ObservedReplica(
         name=metadata["name"],
         revision=metadata["labels"].get(LABEL_REVISION, ""),
-        ordinal=int(metadata["labels"].get(LABEL_ORDINAL, "0")),
+        ordinal=_number(metadata["labels"].get(LABEL_ORDINAL)),
         phase=phase,
         created=timestamp(metadata.get("creationTimestamp")) or 0.0,
-        attempt=int(annotations.get(ANNOTATION_ATTEMPT, "0")),
-        draining_since=timestamp(annotations.get(ANNOTATION_DRAINING)),
+        attempt=_number(annotations.get(ANNOTATION_ATTEMPT)),
+        draining_since=draining_since(annotations.get(ANNOTATION_DRAINING), now),
         terminating="deletionTimestamp" in metadata,
         failure=None if phase == "ready" else next(_failures(pod, container, died), None),
         restarts=container.get("restartCount", 0),
@@ -69,7 +70,7 @@ def phase_of(pod: Json) -> Phase:
 
 def _failures(pod: Json, container: Json, died: Json) -> Iterator[Failure]:
     """Each check names a cause or passes; the first one that speaks is it."""
-    checks: tuple[Callable[[Json, Json, Json], Failure | None], ...] = (_unschedulable, _gone, _not_pulled, _not_started, _crashed)
+    checks: tuple[Callable[[Json, Json, Json], Failure | None], ...] = (_unschedulable, _gone, _node_lost, _not_pulled, _not_started, _crashed)
     return (failure for check in checks if (failure := check(pod, container, died)))
 
 
@@ -78,7 +79,7 @@ def _unschedulable(pod: Json, _container: Json, _died: Json) -> Failure | None:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             message = condition.get("message", "")
             reason = next((reason for pattern, reason in _UNSCHEDULABLE if re.search(pattern, message)), "Unschedulable")
-            return Failure(reason, _short(message.partition(" preemption:")[0]))
+            return Failure(reason, _short(re.split(r",?( no new claims to deallocate,)? preemption:", message)[0]))
     return None
 
 
@@ -89,6 +90,15 @@ def _gone(pod: Json, container: Json, died: Json) -> Failure | None:
     if status.get("reason"):
         return Failure(status["reason"], _short(status.get("message", "the pod ended")))
     return _crashed(pod, container, died) or Failure("EngineExited", "the pod ended")
+
+
+def _node_lost(pod: Json, _container: Json, _died: Json) -> Failure | None:
+    """Only the node controller says not Ready of a pod whose kubelet said last that its containers are."""
+    found = {condition["type"]: condition for condition in pod.get("status", {}).get("conditions") or []}
+    ready, containers = found.get("Ready", {}), found.get("ContainersReady", {})
+    if ready.get("status") == "False" and containers.get("status") == "True" and not pod["spec"].get("readinessGates"):
+        return Failure("NodeLost", f"node {pod['spec'].get('nodeName')} has not reported since {ready.get('lastTransitionTime')}")
+    return None
 
 
 def _not_pulled(_pod: Json, container: Json, _died: Json) -> Failure | None:
@@ -145,6 +155,21 @@ def _last_death(container: Json) -> Json:
 def _stopped_at(pod: Json, died: Json) -> float:
     transitions = [timestamp(condition.get("lastTransitionTime")) or 0.0 for condition in pod["status"].get("conditions") or []]
     return timestamp(died.get("finishedAt")) or max(transitions, default=0.0)
+
+
+def draining_since(mark: str | None, now: float) -> float | None:
+    """When a drain began; a mark without a time, which a person may have set, begins it now."""
+    if mark is None:
+        return None
+    try:
+        return timestamp(mark) or now
+    except ValueError:
+        return now
+
+
+def _number(text: str | None) -> int:
+    """Of a label that we wrote and anyone may have changed."""
+    return int(text) if text and re.fullmatch(r"[0-9]{1,9}", text) else 0
 
 
 def timestamp(text: str | None) -> float | None:

@@ -18,6 +18,7 @@ CONTAINER = "engine"
 USER = 65532
 """Uid and gid of the engine image's user."""
 CACHE = "/cache"
+_MODELS = "models"
 GRACE_MARGIN = 15
 """Seconds that a pod gets beyond its drain timeout to close up."""
 
@@ -114,15 +115,11 @@ def _placement(resource: LLMDeployment) -> dict[str, Any]:
     return {"tolerations": tolerated, **({"nodeSelector": {"nvidia.com/gpu.product": gpu.product}} if gpu.product else {})}
 
 
-def _claim_volume(claim: str) -> str:
-    return "claim-" + claim.replace(".", "-")[:57]
-
-
 def _mounts(resource: LLMDeployment) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = [{"name": "cache", "mountPath": CACHE}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 a volume of the pod's own
     source = source_of(resource)
     if source.scheme == "pvc":
-        mounts.append({"name": _claim_volume(source.claim), "mountPath": f"{CLAIM_ROOT}/{source.claim}", "readOnly": True})
+        mounts.append({"name": _MODELS, "mountPath": f"{CLAIM_ROOT}/{source.claim}", "readOnly": True})
     return mounts
 
 
@@ -130,5 +127,5 @@ def _volumes(resource: LLMDeployment) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = [{"name": "cache", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
     source = source_of(resource)
     if source.scheme == "pvc":
-        volumes.append({"name": _claim_volume(source.claim), "persistentVolumeClaim": {"claimName": source.claim, "readOnly": True}})
+        volumes.append({"name": _MODELS, "persistentVolumeClaim": {"claimName": source.claim, "readOnly": True}})
     return volumes

@@ -5,6 +5,7 @@ by side. It knows no cluster and no process; that is left to the runtime.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from octavo_api.errors import InvalidResource
 from octavo_api.resource import LLMDeployment, LLMDeploymentStatus, parse
 from octavo_operator.desired import desired
 from octavo_operator.plan import plan
-from octavo_operator.runtime import Conflict, Runtime
+from octavo_operator.runtime import Conflict, Refused, Runtime, Unavailable
 from octavo_operator.status import rejected
 from octavo_operator.types import Key
 
@@ -24,8 +25,11 @@ BUSY_RESYNC = 1.0
 """The same while replicas load or drain, whose progress no event tells."""
 TROUBLE_RESYNC = 5.0
 """The same while something else is not as wanted."""
-AFTER_ACTIONS = 0.1
+SPACING = 0.1
+"""Seconds between two looks at least, so that a burst of events is one look."""
 BACKOFF_FIRST, BACKOFF_LONGEST = 0.5, 60.0
+"""Seconds after a look that failed: doubled with each one in a row."""
+CONFLICT_LONGEST = 8.0
 
 
 class Reconciler:
@@ -63,23 +67,20 @@ class Reconciler:
             try:
                 pause = await self.reconcile(key)
                 failures = 0
-            except Conflict as conflict:
-                logger.info("%s: %s; looking again", key, conflict)
-                pause = BACKOFF_FIRST
-            except Exception:
-                pause = min(BACKOFF_LONGEST, BACKOFF_FIRST * 2.0**failures)
+            except (Conflict, Refused) as error:
+                pause = _told(key, error, failures)
                 failures += 1
-                logger.exception("%s: cannot be reconciled, next try in %.1f s", key, pause)
-                await asyncio.sleep(pause)
+            except Exception as error:
+                await asyncio.sleep(_told(key, error, failures))
+                failures += 1
                 continue
             if pause is None and not wake.is_set():
                 del self._tasks[key], self._wakes[key]
                 return
-            try:
+            await asyncio.sleep(SPACING)
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await wake.wait()
-            except TimeoutError:
-                continue
 
     async def reconcile(self, key: Key) -> float | None:
         """One pass. Returns the seconds until the next one is due, None when the resource is gone."""
@@ -100,13 +101,19 @@ class Reconciler:
         observed = await self._runtime.observe(resource)
         decided = plan(target, observed, self._clock())
         await self._runtime.publish(key, manifest, decided.status)
+        refusal: Refused | None = None
         for action in decided.actions:
             logger.info("%s: %s %s: %s", key, type(action).__name__.lower(), action.replica, action.reason)
-            await self._runtime.apply(resource, action)
+            try:
+                await self._runtime.apply(resource, action)
+            except Refused as error:
+                refusal = error
+        if refusal:
+            raise refusal
         if decided.actions:
-            return AFTER_ACTIONS
+            return 0.0
         pause = resync(decided.status, self._busy_resync)
-        return pause if decided.wake_at is None else min(pause, max(AFTER_ACTIONS, decided.wake_at - self._clock()))
+        return pause if decided.wake_at is None else min(pause, max(0.0, decided.wake_at - self._clock()))
 
 
 def resync(status: LLMDeploymentStatus, busy: float) -> float:
@@ -116,3 +123,17 @@ def resync(status: LLMDeploymentStatus, busy: float) -> float:
         return busy
     settled = found.get("Progressing") == "False" and (found.get("Ready") == "True" or not status.replicas.desired)
     return RESYNC if settled else TROUBLE_RESYNC
+
+
+def _told(key: Key, error: Exception, failures: int) -> float:
+    """Logs why a look failed, at the length that it deserves; returns the seconds until the next."""
+    pause = min(BACKOFF_LONGEST, BACKOFF_FIRST * 2.0 ** min(failures, 16))
+    match error:
+        case Conflict():
+            pause = min(CONFLICT_LONGEST, pause)
+            logger.info("%s: %s; looking again in %.1f s", key, error, pause)
+        case Refused() | Unavailable():
+            logger.warning("%s: %s; next try in %.1f s", key, error, pause)
+        case _:
+            logger.error("%s: cannot be reconciled, next try in %.1f s", key, pause, exc_info=error)
+    return pause

@@ -13,6 +13,14 @@ class Conflict(Exception):
     """The world is not as observed (a name is taken, an object changed); observing again will tell."""
 
 
+class Refused(Exception):
+    """The place will not take a replica as it is asked for; `observe` tells why from now on."""
+
+
+class Unavailable(Exception):
+    """The place cannot be asked or told anything now."""
+
+
 class Runtime(Protocol):
     @property
     def image(self) -> str:
@@ -29,7 +37,7 @@ class Runtime(Protocol):
         """Everything that the plan may know of the resource's replicas."""
 
     async def apply(self, resource: LLMDeployment, action: Action) -> None:
-        """Carry out one action. Raises Conflict when it no longer fits the world."""
+        """Carry out one action. Raises Conflict when it no longer fits the world, Refused when the place will not have it, Unavailable."""
 
     async def publish(self, key: Key, manifest: dict[str, Any], status: LLMDeploymentStatus) -> None:
         """Make a status known, and the transitions in it as events."""

@@ -78,12 +78,14 @@ class Observed(Struct, frozen=True, kw_only=True):
 
     `last_gone` is when one of its replicas was last seen to vanish: what "no room" meant before then may be over.
     `name_holder` is the older resource that has one of its names already, "" for none.
+    `refused` is why the last replica that was asked for could not even be made, None when it could.
     `route` is why the gateway does not serve it, None when it does; `route_known` is False when nobody asked.
     """
 
     replicas: tuple[ObservedReplica, ...] = ()
     last_gone: float = 0.0
     name_holder: str = ""
+    refused: Failure | None = None
     route: Failure | None = None
     route_known: bool = False
 

@@ -3,6 +3,7 @@
 No finalizers, daemons, timers, peering, or log lines posted as events: kopf keeps nothing on the objects.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Collection
@@ -11,14 +12,18 @@ from typing import Any
 import kopf
 from msgspec import Struct
 
-from octavo_api.errors import InvalidResource
-from octavo_api.resource import GROUP, LABEL_DEPLOYMENT, PLURAL, VERSION, parse
+from octavo_api.resource import GROUP, LABEL_DEPLOYMENT, PLURAL, VERSION
 from octavo_operator.kube import KubeRuntime
-from octavo_operator.kube_api import KubeApi
+from octavo_operator.kube_api import KubeApi, KubeError
 from octavo_operator.pods import PodOptions
 from octavo_operator.reconciler import Reconciler
 from octavo_operator.replica_client import ReplicaClient
 from octavo_operator.types import Key
+
+logger = logging.getLogger(__name__)
+
+RETRY = 2.0
+"""Seconds between tries to list the resources at the start."""
 
 
 class OperatorOptions(Struct, frozen=True, kw_only=True):
@@ -37,6 +42,7 @@ async def operate(options: OperatorOptions) -> None:
     reconciler = Reconciler(runtime, time.time)
     registry = handlers(runtime, reconciler)
     try:
+        await _learn_names(runtime, options.namespaces)
         await kopf.operator(
             registry=registry,
             settings=_settings(),
@@ -51,6 +57,16 @@ async def operate(options: OperatorOptions) -> None:
         await api.close()
 
 
+async def _learn_names(runtime: KubeRuntime, namespaces: Collection[str]) -> None:
+    """An API server that does not answer is waited for, as it is later on."""
+    while True:
+        try:
+            return await runtime.learn_names(namespaces)
+        except KubeError as error:
+            logger.warning("resources cannot be listed, next try in %g s: %s", RETRY, error)
+            await asyncio.sleep(RETRY)
+
+
 def handlers(runtime: KubeRuntime, reconciler: Reconciler) -> kopf.OperatorRegistry:
     """What kopf calls: each event of a resource or of one of its pods wakes that resource's task."""
     registry = kopf.OperatorRegistry()
@@ -63,15 +79,9 @@ def handlers(runtime: KubeRuntime, reconciler: Reconciler) -> kopf.OperatorRegis
     async def resource_changed(event: kopf.RawEvent, body: kopf.Body, **_: Any) -> None:
         manifest = dict(body)
         key = Key(manifest["metadata"]["namespace"], manifest["metadata"]["name"])
-        if event["type"] == "DELETED":
-            runtime.names.remove(key)
-        else:
-            try:
-                resource = parse(manifest)
-                runtime.names.update(key, resource.created, resource.names)
-            except InvalidResource:
-                runtime.names.remove(key)
-        reconciler.wake(key)
+        rivals = runtime.names.remove(key) if event["type"] == "DELETED" else runtime.names.learn(manifest)
+        for woken in (key, *rivals):
+            reconciler.wake(woken)
 
     @kopf.on.event("pods", labels={LABEL_DEPLOYMENT: kopf.PRESENT}, registry=registry)
     async def pod_changed(body: kopf.Body, **_: Any) -> None:
@@ -88,6 +98,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.peering.standalone = True
     settings.scanning.disabled = True
     settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
     return settings
 

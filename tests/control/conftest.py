@@ -2,14 +2,10 @@
 
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from octavo_api.errors import InvalidResource, InvalidSetting
 from octavo_api.settings import EngineSettings
-from octavo_api.source import parse_source
+from octavo_api.source import SOURCE_PATTERN, parse_source
 
 T = TypeVar("T")
 
@@ -22,6 +22,7 @@ VERSION = "v1alpha1"
 KIND = "LLMDeployment"
 PLURAL = "llmdeployments"
 SHORT_NAME = "llm"
+DESCRIPTION = "One language model: where it is from, what clients call it, how many replicas serve it and with what."
 
 LABEL_DEPLOYMENT = "octavo.dev/deployment"
 LABEL_REVISION = "octavo.dev/revision"
@@ -30,7 +31,17 @@ ANNOTATION_DRAINING = "octavo.dev/draining"
 """Set to an RFC 3339 time on a replica that gets no new requests and is deleted when its open ones are done."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
-Quantity = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
+_INT_OR_STRING = {"x-kubernetes-int-or-string": True, "minimum": 0}
+Quantity = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=32,
+        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$",
+        extra_json_schema=_INT_OR_STRING,
+    ),
+]
+"""Text here; a manifest may write a whole number."""
 Duration = Annotated[str, Meta(min_length=2, max_length=32, pattern=r"^([0-9]+(ms|s|m|h))+$")]
 
 
@@ -89,6 +100,8 @@ class RolloutSpec(_Block, frozen=True):
 
 
 class LLMDeploymentSpec(_Block, frozen=True):
+    """What is wanted."""
+
     model: Annotated[ModelSpec, Meta(description="which model is served")]
     replicas: Annotated[int, Meta(ge=0, le=1000, description="replicas wanted; kubectl scale, HPA and KEDA write it through /scale")] = 1
     resources: Annotated[ResourcesSpec, Meta(description="what one replica gets of its node")] = ResourcesSpec()
@@ -102,36 +115,36 @@ class _Seen(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Condition(_Seen, frozen=True):
-    """A condition as Kubernetes defines it. `last_transition_time` is RFC 3339, "" when it never changed."""
+    """A condition as Kubernetes defines it."""
 
-    type: str
-    status: Literal["True", "False", "Unknown"]
-    reason: str
-    message: str = ""
-    last_transition_time: str = ""
-    observed_generation: int = 0
+    type: Annotated[str, Meta(max_length=316, description="what the condition is about, such as Ready")]
+    status: Annotated[Literal["True", "False", "Unknown"], Meta(description="whether it holds")]
+    reason: Annotated[str, Meta(max_length=1024, description="the cause in one CamelCase word, for programs")]
+    message: Annotated[str, Meta(max_length=32_768, description="the cause in words, for people")] = ""
+    last_transition_time: Annotated[str, Meta(max_length=64, description="RFC 3339 time at which status last changed; empty when it never did")] = ""
+    observed_generation: Annotated[int, Meta(ge=0, description="metadata.generation of the spec it speaks of")] = 0
 
 
 class ReplicaCounts(_Seen, frozen=True):
-    """`current` is the integer that /scale reports; `updated` are those of the newest revision."""
+    """How many replicas there are."""
 
-    current: int = 0
-    desired: int = 0
-    ready: int = 0
-    loading: int = 0
-    draining: int = 0
-    updated: int = 0
+    current: Annotated[int, Meta(ge=0, description="replicas that exist and do not drain; /scale reports it")] = 0
+    desired: Annotated[int, Meta(ge=0, description="replicas that there should be, within the bounds of scaling")] = 0
+    ready: Annotated[int, Meta(ge=0, description="replicas that take requests")] = 0
+    loading: Annotated[int, Meta(ge=0, description="replicas that start or load the model")] = 0
+    draining: Annotated[int, Meta(ge=0, description="replicas that finish their requests and go")] = 0
+    updated: Annotated[int, Meta(ge=0, description="replicas of the newest revision")] = 0
 
 
 class LLMDeploymentStatus(_Seen, frozen=True):
-    """What the operator saw. `url` is the gateway's, `selector` what /scale hands to an autoscaler."""
+    """What the operator saw."""
 
-    observed_generation: int = 0
-    url: str = ""
-    revision: str = ""
-    selector: str = ""
-    replicas: ReplicaCounts = ReplicaCounts()
-    conditions: tuple[Condition, ...] = ()
+    observed_generation: Annotated[int, Meta(ge=0, description="metadata.generation of the spec that the status speaks of")] = 0
+    url: Annotated[str, Meta(max_length=2048, description="where clients reach the gateway")] = ""
+    revision: Annotated[str, Meta(max_length=64, description="name of what would need new replicas if it changed")] = ""
+    selector: Annotated[str, Meta(max_length=1024, description="labels of the replicas' pods, for autoscalers that read /scale")] = ""
+    replicas: Annotated[ReplicaCounts, Meta(description="how many replicas there are")] = ReplicaCounts()
+    conditions: Annotated[Annotated[tuple[Condition, ...], Meta(max_length=32)], Meta(description="what is true of the deployment, and why")] = ()
 
 
 class LLMDeployment(Struct, frozen=True, kw_only=True):
@@ -184,10 +197,12 @@ SCALE = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.re
 class Rule(NamedTuple):
     """What one field's schema cannot say, for the API server in CEL and for files read here in Python.
 
-    `path` is the object that is `self` in the CEL rule, "" for the resource; defaults are filled in before rules run.
+    `path` is the object that is `self` in the CEL rule, "" for the resource, and `field` the field in it that is to
+    blame; defaults are filled in before rules run.
     """
 
     path: str
+    field: str
     cel: str
     message: str
     holds: Callable[[LLMDeployment], bool]
@@ -207,25 +222,26 @@ def _revision_fits(resource: LLMDeployment) -> bool:
 
 
 RULES = (
-    Rule("", "size(self.metadata.name) <= 63", "metadata.name: may have at most 63 characters, because pods carry it as a label", lambda r: len(r.name) <= 63),
+    Rule("", "metadata.name", "size(self.metadata.name) <= 63", "may have at most 63 characters, because pods carry it as label", lambda r: len(r.name) <= 63),
     Rule(
         "spec.model",
-        r"!self.source.contains('://') || (self.source.matches('^(hf://[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(@[A-Za-z0-9_./-]+)?"
-        r"|pypi://[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+|pvc://[a-z0-9][a-z0-9.-]*(/.*)?|file:///.+)$')"
-        r" && !self.source.split('/').exists(part, part == '..'))",
-        "source: must be hf://org/name[@revision], pypi://package==version, pvc://claim/path, file:///path or a path; s3:// and oci:// are not supported yet",
+        "source",
+        rf"!self.source.contains('://') || (self.source.matches(r'^({SOURCE_PATTERN})$') && !self.source.matches(r'(^|/)[.][.](/|$)'))",
+        "must be hf://org/name[@revision], pypi://package==version, pvc://claim/path, file:///path or a path; s3:// and oci:// are not supported yet",
         _source_is_known,
     ),
     Rule(
         "spec.model",
+        "revision",
         "!has(self.revision) || self.revision == '' || (self.source.startsWith('hf://') && !self.source.contains('@'))",
-        "revision: only an hf:// source without @revision takes one",
+        "only an hf:// source without @revision takes one",
         _revision_fits,
     ),
     Rule(
         "spec.scaling",
+        "min",
         "self.min <= self.max",
-        "min: must not be greater than max",
+        "must not be greater than max",
         lambda r: r.spec.scaling is None or r.spec.scaling.min <= r.spec.scaling.max,
     ),
 )
@@ -266,18 +282,33 @@ def parse(manifest: dict[str, Any]) -> LLMDeployment:
         generation=metadata.get("generation", 0),
         created=metadata.get("creationTimestamp", ""),
         deleting=bool(metadata.get("deletionTimestamp")),
-        spec=_convert(manifest.get("spec"), LLMDeploymentSpec, "spec"),
+        spec=_convert(_plain(manifest.get("spec")), LLMDeploymentSpec, "spec"),
         status=read_status(manifest),
     )
     for rule in RULES:
         if not rule.holds(resource):
-            raise InvalidResource(f"{rule.path}.{rule.message}".lstrip("."))
+            raise InvalidResource(f"{rule.path}.{rule.field}: {rule.message}".lstrip("."))
     return resource
 
 
 def read_status(manifest: dict[str, Any]) -> LLMDeploymentStatus:
     """The status of an object of the API server, an empty one where it has none yet."""
     return _convert(manifest.get("status") or {}, LLMDeploymentStatus, "status")
+
+
+def _plain(spec: Any) -> Any:
+    """A spec as the API server reads it: null is as good as absent, and an amount may be a whole number."""
+    spec = _without_nulls(spec)
+    resources = spec.get("resources") if isinstance(spec, dict) else None
+    if not isinstance(resources, dict):
+        return spec
+    return spec | {"resources": {name: str(value) if type(value) is int else value for name, value in resources.items()}}
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return value
 
 
 def _convert(value: Any, kind: type[T], path: str) -> T:

@@ -39,6 +39,7 @@ class NewRow(Struct, kw_only=True):
     """A request enters a row: for the first time, or again after a preemption.
 
     `token_ids` are prompt and, after a preemption, answer so far. `num_prompt_tokens` tells them apart.
+    `eos_token_ids` end the answer unless `sampling.ignore_eos`; the sampler keeps them away before `min_tokens`.
     """
 
     row: int
@@ -46,6 +47,7 @@ class NewRow(Struct, kw_only=True):
     token_ids: list[int]
     num_prompt_tokens: int
     sampling: SamplingParams
+    eos_token_ids: tuple[int, ...] = ()
 
 
 class ScheduledRow(Struct, kw_only=True):

@@ -60,6 +60,7 @@ class _Plan:
                     token_ids=list(request.tokens),
                     num_prompt_tokens=request.num_prompt_tokens,
                     sampling=request.source.sampling,
+                    eos_token_ids=request.source.eos_token_ids,
                 )
             )
         new_blocks = []

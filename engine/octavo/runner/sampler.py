@@ -1,0 +1,119 @@
+"""From logits to token ids, all rows of a step at once.
+
+The order is vLLM's: tokens that may not come yet, penalties, temperature, min_p, top_k, top_p, draw. A draw is one
+number a row, looked up in the running sum of the probabilities in vocabulary order, so that neither the order in
+which equal logits are sorted nor any other row can change an answer.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from octavo.runner.random import uniform
+from octavo.runner.request_state import Ints, RequestState
+
+_CANDIDATES = 512
+"""Logits that are sorted to find where top_p cuts. Rows whose cut lies beyond have all of theirs sorted."""
+
+
+def sample(logits: Tensor, state: RequestState, rows: Ints, positions: Ints) -> Ints:
+    """Chooses the token at `positions[i]` of row `rows[i]` by `logits[i]`; [N, V], which may be changed."""
+    changed = state.penalised[rows].any() or (positions < state.barred_until[rows]).any()
+    if changed:
+        logits = logits.float()
+        _bar_enders(logits, state, rows, positions)
+        _penalise(logits, state, rows)
+    drawn = np.flatnonzero(state.temperature[rows] > 0)
+    if len(drawn) == 0:
+        return logits.argmax(-1).numpy()
+    if len(drawn) == len(rows):
+        return _draw(logits.float(), state, rows, positions)
+    token_ids = logits.argmax(-1).numpy()
+    token_ids[drawn] = _draw(logits[torch.from_numpy(drawn)].float(), state, rows[drawn], positions[drawn])
+    return token_ids
+
+
+def _bar_enders(logits: Tensor, state: RequestState, rows: Ints, positions: Ints) -> None:
+    """Before `min_tokens`, tokens that would end the answer cannot be chosen."""
+    for index in np.flatnonzero(positions < state.barred_until[rows]):
+        logits[index, list(state.enders[rows[index]])] = -torch.inf
+
+
+def _penalise(logits: Tensor, state: RequestState, rows: Ints) -> None:
+    """Repetition counts tokens of prompt and answer, presence and frequency those of the answer."""
+    penalised = np.flatnonzero(state.penalised[rows])
+    if len(penalised) == 0:
+        return
+    row, length = rows[penalised], state.num_tokens[rows[penalised]]
+    places = np.arange(length.max())
+    which, place = np.nonzero(places < length[:, None])
+    token = torch.from_numpy(state.tokens[row[which], place])
+    at = torch.from_numpy(penalised[which])
+    # A token that comes twice gets the same value written twice, so repetition and presence need no counting.
+    seen = logits[at, token]
+    penalty = torch.from_numpy(state.repetition[row[which]])
+    logits[at, token] = torch.where(seen > 0, seen / penalty, seen * penalty)
+    answered = np.flatnonzero(place >= state.num_prompt_tokens[row[which]])
+    token, at = token[answered], at[answered]
+    logits[at, token] = logits[at, token] - torch.from_numpy(state.presence[row[which[answered]]])
+    logits.index_put_((at, token), -torch.from_numpy(state.frequency[row[which[answered]]]), accumulate=True)
+
+
+def _draw(logits: Tensor, state: RequestState, rows: Ints, positions: Ints) -> Ints:
+    logits = logits / torch.from_numpy(state.temperature[rows]).unsqueeze(1)
+    threshold = _thresholds(logits, state, rows)
+    if threshold is not None:
+        logits = logits.masked_fill_(logits < threshold.unsqueeze(1), -torch.inf)
+    sums = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
+    target = torch.from_numpy(uniform(state.seeds[rows], positions)).unsqueeze(1) * sums[:, -1:]
+    # The first token whose sum is beyond the target; rounding cannot lead past the last one that has any probability.
+    return torch.minimum(torch.searchsorted(sums, target, right=True), torch.searchsorted(sums, sums[:, -1:])).squeeze(1).numpy()
+
+
+def _thresholds(logits: Tensor, state: RequestState, rows: Ints) -> Tensor | None:
+    """For each row the least logit that may be chosen; None when no row is limited."""
+    vocabulary = logits.shape[1]
+    top_k, top_p, min_p = state.top_k[rows], state.top_p[rows], state.min_p[rows]
+    limited = np.flatnonzero(((top_k > 0) & (top_k < vocabulary)) | (top_p < 1))
+    if len(limited) == 0 and not (min_p > 0).any():
+        return None
+    threshold = logits.amax(-1) + torch.from_numpy(min_p).log() if (min_p > 0).any() else torch.full((len(rows),), -torch.inf)
+    if len(limited):
+        chosen = torch.from_numpy(limited)
+        part = logits if len(limited) == len(rows) else logits[chosen]
+        cuts = _Cuts(torch.from_numpy(top_k[limited]), torch.from_numpy(top_p[limited]), threshold[chosen])
+        threshold[chosen] = _cut(part, cuts, min(vocabulary, max(_CANDIDATES, int(top_k.max()))))
+    return threshold
+
+
+class _Cuts(NamedTuple):
+    """[N] each; logits below `least` are gone already."""
+
+    top_k: Tensor
+    top_p: Tensor
+    least: Tensor
+
+
+def _cut(logits: Tensor, cuts: _Cuts, width: int) -> Tensor:
+    """For each row the least logit that top_k, and top_p of what top_k leaves, let through. Sorts `width` logits."""
+    vocabulary = logits.shape[1]
+    k = torch.where(cuts.top_k > 0, cuts.top_k, vocabulary)
+    least = cuts.least.unsqueeze(1)
+    values = logits.topk(width, dim=-1).values
+    kept = values.masked_fill((values < least) | (torch.arange(width) >= k.unsqueeze(1)), -torch.inf)
+    whole = kept.logsumexp(-1)
+    if width < vocabulary:
+        whole = torch.where(k <= width, whole, logits.masked_fill(logits < least, -torch.inf).logsumexp(-1))
+    shares = (kept - whole.unsqueeze(1)).exp()
+    before = shares.cumsum(-1, dtype=torch.float64) - shares
+    # A token stays while those before it do not reach top_p; the likeliest always does.
+    stays = (before < cuts.top_p.unsqueeze(1)) & (kept > -torch.inf)
+    stays[:, 0] = True
+    count = stays.sum(-1, keepdim=True)
+    cut = values.gather(1, count - 1).squeeze(1)
+    beyond = (count.squeeze(1) == width) & (k > width)
+    if beyond.any():
+        cut[beyond] = _cut(logits[beyond], _Cuts(*(x[beyond] for x in cuts)), vocabulary)
+    return cut

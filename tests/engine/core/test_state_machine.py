@@ -1,4 +1,5 @@
-"""After any sequence of add, step, abort, preempt, fork and finish: nothing leaked, nothing held twice, everyone answered.
+"""After any sequence of add, step, abort, preempt, fork and finish: nothing leaked, nothing held twice, everyone answered,
+and whoever is more urgent goes first.
 
 The toy runner checks in every step that each query finds exactly its own tokens; the answers are compared with the
 ones computed without an engine. Half of the machines plan step N+1 before they update step N.
@@ -60,15 +61,35 @@ def test_any_sequence(groups, make_engine, continuation):
         def add(self, prompt, max_tokens, priority, eos):
             self.engine.add(self.source(prompt, max_tokens, priority, eos))
 
+        def urgency(self, request):
+            source = self.sources[request.id]
+            return source.priority, source.arrival
+
         @rule()
         def step(self):
+            before = list(self.engine.scheduler.running)
+            decodes = [request for request in before if request.num_uncomputed == 1]
             step = self.engine.scheduler.schedule()
             if step.scheduled:
                 self.in_flight.append(step)
+            self.check_turns(step, before, decodes)
             assert step.scheduled or self.in_flight or not self.engine.scheduler.has_work, "work waits and a step does none"
             while len(self.in_flight) > (self.overlap and bool(step.scheduled)):
                 done = self.in_flight.popleft()
                 self.engine.collect(self.engine.scheduler.update(done, self.engine.runner.execute(done)))
+
+        def check_turns(self, step, before, decodes):
+            """A decode is in every step; a preempted request is less urgent than all that go on; nobody overtakes who waits."""
+            scheduler = self.engine.scheduler
+            rows = {share.row for share in step.scheduled}
+            left_out = [request.id for request in decodes if request.row >= 0 and request.row not in rows]
+            assert not left_out or len(step.scheduled) >= scheduler.limits.max_num_batched_tokens
+            assert sum(share.length for share in step.scheduled) <= scheduler.limits.max_num_batched_tokens
+            stay = [request for request in before if request.row >= 0]
+            preempted = [request for request in before if request.row < 0]
+            assert all(self.urgency(one) < self.urgency(other) for one in stay for other in preempted)
+            entered = [request for request in scheduler.running if request not in before]
+            assert all(self.urgency(one) < self.urgency(other) for one in entered for other in scheduler.waiting)
 
         @rule()
         def steps(self):
@@ -89,7 +110,7 @@ def test_any_sequence(groups, make_engine, continuation):
         @rule(data=st.data(), suffix=st.lists(st.integers(0, 96), max_size=3), max_tokens=st.integers(1, 40))
         def fork(self, data, suffix, max_tokens):
             parent = data.draw(st.sampled_from(self.engine.scheduler.running))
-            source = self.source(list(parent.tokens) + suffix, max_tokens, parent.order[0], ())
+            source = self.source(list(parent.tokens) + suffix, max_tokens, self.sources[parent.id].priority, ())
             refused = self.engine.scheduler.fork(parent.id, source)
             self.engine.collect([refused] if refused else [])
 
@@ -118,8 +139,8 @@ def test_any_sequence(groups, make_engine, continuation):
             scheduler = self.engine.scheduler
             rows = [request.row for request in scheduler.running]
             assert sorted(rows + scheduler._free_rows) == list(range(scheduler.limits.max_num_seqs))
-            assert scheduler.running == sorted(scheduler.running, key=lambda request: request.order)
-            assert scheduler.waiting == sorted(scheduler.waiting, key=lambda request: request.order)
+            assert scheduler.running == sorted(scheduler.running, key=self.urgency)
+            assert scheduler.waiting == sorted(scheduler.waiting, key=self.urgency)
             assert {request.id for request in scheduler.running + scheduler.waiting} == set(scheduler._requests)
 
         def teardown(self):
@@ -148,4 +169,4 @@ def test_any_sequence(groups, make_engine, continuation):
                 assert updates[-1].finish_reason == ("stop" if stops else "length")
                 assert answer == (expected[: stops[0] + 1] if stops else expected)
 
-    run_state_machine_as_test(Machine, settings=settings(max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)))
+    run_state_machine_as_test(Machine, settings=settings(max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)))

@@ -61,6 +61,7 @@ class ToyRunner:
         return ModelRunnerOutput(token_ids=[self._sample(share) for share in step.scheduled if share.samples])
 
     def _write(self, share: ScheduledRow) -> None:
+        assert share.length > 0, "a share without a token to compute"
         for cache, table in zip(self.caches, self.tables[share.row], strict=True):
             for position in range(share.start, share.start + share.length):
                 block = table[position // BLOCK_SIZE]

@@ -7,32 +7,30 @@ left to `octavo.server`, every decision about tokens and blocks to the engine pr
 import asyncio
 import itertools
 import logging
-import threading
 import time
-from collections.abc import AsyncGenerator, Callable
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import AsyncGenerator
 
 from octavo.answers import Answer
 from octavo.core.client import UNIPROC, EngineClient
 from octavo.core.heartbeat import Heartbeat
 from octavo.core.messages import Abort, EngineFailed, EngineReady, EngineRequest, EngineStats, FromEngine, LoadProgress, StepUpdates
-from octavo.generation_defaults import eos_token_ids, read_config, sampling_defaults
+from octavo.in_thread import in_thread
 from octavo.loader.sources import resolve
+from octavo.model_text import ModelText, TextOptions
 from octavo.outputs import RequestOutput
 from octavo.sampling_params import SamplingParams
-from octavo.text.detokenizer import Detokenizer
-from octavo.text.tokenizer import Tokenizer
 from octavo_api.errors import InvalidSetting, ModelUnavailable, OctavoError
 from octavo_api.replica import Health, Progress
 from octavo_api.settings import EngineSettings
 from octavo_api.source import ModelSource, parse_source
 
-T = TypeVar("T")
-
 STALL_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
+
+
+class PromptTooLong(InvalidSetting):
+    """The prompt, or the prompt and the answer that is asked for, exceed the context; the text has the numbers."""
 
 
 class AsyncLLMEngine:
@@ -43,8 +41,6 @@ class AsyncLLMEngine:
         progress: how far loading is.
         stats: the engine after its latest step.
         failed: done when the engine has failed or died; its result says why.
-        defaults: sampling parameters of requests that bring none, from the model's generation_config.json.
-        eos_token_ids: tokens that end an answer.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -53,8 +49,6 @@ class AsyncLLMEngine:
         self.stats = EngineStats()
         loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[str] = loop.create_future()
-        self.defaults = SamplingParams()
-        self.eos_token_ids: tuple[int, ...] = ()
         self._engine_ready: asyncio.Future[EngineReady] = loop.create_future()
         self._ready: EngineReady | None = None
         self._settled = asyncio.Event()
@@ -63,27 +57,23 @@ class AsyncLLMEngine:
         self._heartbeat = Heartbeat()
         self._answers: dict[str, Answer] = {}
         self._serial = itertools.count()
-        self._tokenizer: Tokenizer | None = None
+        self._text: ModelText | None = None
 
     @classmethod
-    async def start(
-        cls, model: str, settings: EngineSettings, tokenizer: str | None = None, *, skip_tokenizer_init: bool = False, executor: str = UNIPROC
-    ) -> "AsyncLLMEngine":
+    async def start(cls, model: str, settings: EngineSettings, text: TextOptions | None = None, *, executor: str = UNIPROC) -> "AsyncLLMEngine":
         """Begins to fetch and load a model and returns; `wait_ready` tells when it is done.
 
         Args:
             model: a model source, as `octavo_api.source` reads it.
             settings: the engine's settings.
-            tokenizer: folder or file of another tokenizer than the model's.
-            skip_tokenizer_init: do without a tokenizer; prompts are token ids then, and so are answers.
+            text: where its text is not to be read and written its own way.
             executor: `module:Class` of what computes the steps.
 
         Raises:
             InvalidSetting: the source is not one.
         """
         engine = cls(settings)
-        source = parse_source(model)
-        engine._loading = asyncio.create_task(engine._load(source, tokenizer, skip_tokenizer_init, executor))
+        engine._loading = asyncio.create_task(engine._load(parse_source(model), text or TextOptions(), executor))
         return engine
 
     async def wait_ready(self) -> None:
@@ -106,11 +96,11 @@ class AsyncLLMEngine:
         return self._facts().max_model_len
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """Raises OctavoError while it is not loaded and with `skip_tokenizer_init`."""
-        if self._tokenizer is None:
-            raise OctavoError("there is no tokenizer: the model is still loading, or skip_tokenizer_init was asked for")
-        return self._tokenizer
+    def text(self) -> ModelText:
+        """How text is read and written. Raises OctavoError while the model is loading."""
+        if self._text is None:
+            raise OctavoError("the model is still loading")
+        return self._text
 
     @property
     def num_open(self) -> int:
@@ -140,21 +130,20 @@ class AsyncLLMEngine:
             InvalidSetting: the prompt is empty, too long or not of this vocabulary, or parameters do not go together.
             OctavoError: the model is still loading.
         """
-        facts = self._facts()
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        facts, text = self._facts(), self.text
+        ids = text.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         self._check(ids, sampling, facts)
         serial = next(self._serial)
         request = EngineRequest(
             request_id=f"{request_id}#{serial}",
             prompt_token_ids=ids,
             sampling=sampling,
-            eos_token_ids=self.eos_token_ids,
+            eos_token_ids=text.eos_token_ids,
             priority=priority,
             arrival=time.time(),
             cache_salt=cache_salt,
         )
-        detokenizer = Detokenizer(self.tokenizer, ids, sampling) if sampling.detokenize and self._tokenizer is not None else None
-        answer = Answer(request_id, prompt if isinstance(prompt, str) else None, ids, detokenizer)
+        answer = Answer(request_id, prompt if isinstance(prompt, str) else None, ids, text.detokenizer(ids, sampling))
         return self._answer(request, answer)
 
     async def shutdown(self) -> None:
@@ -166,14 +155,12 @@ class AsyncLLMEngine:
         if self._client is not None:
             await self._client.shutdown()
 
-    async def _load(self, source: ModelSource, tokenizer: str | None, skip_tokenizer_init: bool, executor: str) -> None:
+    async def _load(self, source: ModelSource, options: TextOptions, executor: str) -> None:
         try:
-            path = await _in_thread(lambda: resolve(source, self._downloaded))
+            path = await in_thread(lambda: resolve(source, self._downloaded))
             self.progress = Progress(stage="loading")
             self._client = EngineClient(path, self.settings, self._on_message, executor)
-            if not skip_tokenizer_init:
-                self._tokenizer = await _in_thread(lambda: Tokenizer.from_path(Path(tokenizer) if tokenizer else path))
-            self._read_defaults(path)
+            self._text = await in_thread(lambda: ModelText(path, options, neutral=self.settings.generation_config == "vllm"))
         except OctavoError as error:
             self._fail(error.reason if isinstance(error, ModelUnavailable) else "InvalidSetting", str(error))
             return
@@ -185,13 +172,6 @@ class AsyncLLMEngine:
         self._heartbeat = Heartbeat()
         self.progress = Progress(stage="ready")
         self._settled.set()
-
-    def _read_defaults(self, path: Path) -> None:
-        generation_config = read_config(path, "generation_config.json")
-        if self.settings.generation_config == "auto":
-            self.defaults = sampling_defaults(generation_config)
-        of_tokenizer = self._tokenizer.eos_token_ids if self._tokenizer is not None else ()
-        self.eos_token_ids = tuple(dict.fromkeys((*eos_token_ids(generation_config, read_config(path, "config.json")), *of_tokenizer)))
 
     def _downloaded(self, done: int, total: int) -> None:
         self.progress = Progress(stage="downloading", done=done, total=total)
@@ -206,10 +186,10 @@ class AsyncLLMEngine:
         if not ids:
             raise InvalidSetting("prompt: is empty, must have at least one token")
         if len(ids) >= facts.max_model_len:
-            raise InvalidSetting(f"prompt: has {len(ids)} tokens, must have fewer than the context's {facts.max_model_len}, to leave room for an answer")
+            raise PromptTooLong(f"prompt: prompt has {len(ids)} tokens, the context is {facts.max_model_len} and must hold an answer too; shorten the prompt")
         if min(ids) < 0 or max(ids) >= facts.vocab_size:
             raise InvalidSetting(f"prompt: has token ids outside of 0 … {facts.vocab_size - 1}, the model's vocabulary")
-        if sampling.stop and (self._tokenizer is None or not sampling.detokenize):
+        if sampling.stop and not (self.text.has_tokenizer and sampling.detokenize):
             raise InvalidSetting("stop: needs text to look for, so a tokenizer and detokenize; use stop_token_ids")
 
     async def _answer(self, request: EngineRequest, answer: Answer) -> AsyncGenerator[RequestOutput, None]:
@@ -264,24 +244,3 @@ class AsyncLLMEngine:
         answers, self._answers = self._answers, {}
         for answer in answers.values():
             answer.fail(message)
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Runs blocking work in a thread that does not keep the program from ending."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: Callable[[], None]) -> None:
-        if not done.cancelled():
-            result()
-
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as error:
-            loop.call_soon_threadsafe(settle, lambda error=error: done.set_exception(error))
-        else:
-            loop.call_soon_threadsafe(settle, lambda: done.set_result(result))
-
-    threading.Thread(target=run, name="loading", daemon=True).start()
-    return await done

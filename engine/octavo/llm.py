@@ -11,6 +11,7 @@ import msgspec
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from octavo.async_llm import AsyncLLMEngine
+from octavo.model_text import TextOptions
 from octavo.outputs import CompletionOutput, RequestOutput
 from octavo.sampling_params import SamplingParams
 from octavo.text.tokenizer import Tokenizer
@@ -61,7 +62,8 @@ class LLM:
         self._thread.start()
         self._engine: AsyncLLMEngine | None = None
         try:
-            self._engine = self._run(AsyncLLMEngine.start(model, engine_settings, tokenizer, skip_tokenizer_init=skip_tokenizer_init))
+            text = TextOptions(tokenizer=tokenizer, skip_tokenizer_init=skip_tokenizer_init)
+            self._engine = self._run(AsyncLLMEngine.start(model, engine_settings, text))
             self._run(self._engine.wait_ready())
         except BaseException:
             self.shutdown()
@@ -81,11 +83,11 @@ class LLM:
         return self._engine
 
     def get_tokenizer(self) -> Tokenizer:
-        return self.engine.tokenizer
+        return self.engine.text.tokenizer
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What the model's generation_config.json asks for."""
-        return msgspec.structs.replace(self.engine.defaults)
+        return msgspec.structs.replace(self.engine.text.defaults)
 
     def generate(
         self,
@@ -123,9 +125,8 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answers one conversation or a list of them, in the model's chat template, which gets the keywords `template`."""
         conversations = [messages] if messages and isinstance(messages[0], Mapping) else messages
-        tokenizer = self.get_tokenizer()
-        texts = [tokenizer.apply_chat_template([dict(m) for m in conversation], **template) for conversation in conversations]  # type: ignore[arg-type]
-        return self.generate([{"prompt_token_ids": tokenizer.encode(text, add_special_tokens=False)} for text in texts], sampling_params, use_tqdm)
+        text = self.engine.text
+        return self.generate([{"prompt_token_ids": text.encode_chat_now(one, template)} for one in conversations], sampling_params, use_tqdm)  # type: ignore[arg-type]
 
     def shutdown(self) -> None:
         """Ends the engine process. May be called twice."""

@@ -1,0 +1,86 @@
+"""The replica's Prometheus metrics, in a registry of their own. Names are octavo_api's; what a step counts is read from
+the engine when asked, what a request takes is observed when it ends."""
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from octavo.async_llm import AsyncLLMEngine
+from octavo.server.record import Record
+from octavo_api import metrics as names
+from octavo_api.replica import Load
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_TOKEN_SECONDS = (0.0025, 0.005, 0.01, 0.015, 0.025, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.4, 0.75, 1.0, 2.5)
+_LABEL = "model_name"
+
+
+class Metrics:
+    def __init__(self, model: str, engine: AsyncLLMEngine, load: Callable[[], Load]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Engine(model, engine, load))
+        self._finished = Counter(names.REQUESTS_FINISHED, "requests that ended, by how", (_LABEL, "finish_reason"), registry=self._registry)
+        self._model = model
+        self._by_reason: dict[str, Counter] = {}
+        self._first_token = self._histogram(names.TIME_TO_FIRST_TOKEN, "seconds from a request's arrival to its first token", _SECONDS)
+        self._per_token = self._histogram(names.TIME_PER_OUTPUT_TOKEN, "seconds a token after the first, the mean of each request", _TOKEN_SECONDS)
+        self._latency = self._histogram(names.REQUEST_LATENCY, "seconds from a request's arrival to its last token", _SECONDS)
+
+    def finished(self, record: Record) -> None:
+        """Counts a request whose answer has begun, and that ended, by whatever cause."""
+        reason = record.finish_reason or "abort"
+        if reason not in self._by_reason:
+            self._by_reason[reason] = self._finished.labels(self._model, reason)
+        self._by_reason[reason].inc()
+        if record.first_token is None:
+            return
+        duration, first = record.duration, record.first_token - record.begun
+        self._first_token.observe(first)
+        self._latency.observe(duration)
+        if record.output_tokens > 1:
+            self._per_token.observe((duration - first) / (record.output_tokens - 1))
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, (_LABEL,), buckets=buckets, registry=self._registry).labels(self._model)
+
+
+class _Engine(Collector):
+    """The engine after its latest step, and what is open now."""
+
+    def __init__(self, model: str, engine: AsyncLLMEngine, load: Callable[[], Load]) -> None:
+        self._model = model
+        self._engine = engine
+        self._load = load
+
+    def collect(self) -> Iterator[Metric]:
+        stats, load = self._engine.stats, self._load()
+        gauges = (
+            (names.REQUESTS_RUNNING, "requests that are computed, or read and tokenised", load.running),
+            (names.REQUESTS_WAITING, "requests that wait for a turn", load.waiting),
+            (names.KV_BLOCKS, "KV cache blocks, all layer groups together", stats.kv_blocks),
+            (names.KV_BLOCKS_USED, "KV cache blocks that requests hold", stats.kv_blocks_used),
+            (names.KV_SLOTS_WASTED, "token slots of held blocks that hold no token which attention can still read", stats.kv_slots_wasted),
+        )
+        counters = (
+            (names.PREEMPTIONS, "times that a request lost its blocks to another one", stats.preemptions),
+            (names.PROMPT_TOKENS, "tokens of prompts", stats.prompt_tokens),
+            (names.CACHED_PROMPT_TOKENS, "tokens of prompts that were in the prefix cache", stats.cached_prompt_tokens),
+            (names.GENERATION_TOKENS, "tokens generated", stats.generation_tokens),
+            (names.ENGINE_STEPS, "steps of the engine", stats.steps),
+        )
+        kinds: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], tuple[tuple[str, str, int], ...]], ...] = (
+            (GaugeMetricFamily, gauges),
+            (CounterMetricFamily, counters),
+        )
+        for kind, rows in kinds:
+            for name, text, value in rows:
+                family = kind(name, text, labels=(_LABEL,))
+                family.add_metric([self._model], value)
+                yield family

@@ -3,6 +3,7 @@
 The chart's copy is a template and not in Helm's `crds/` folder, which Helm installs once and never upgrades.
 """
 
+import json
 from typing import Any
 
 import yaml
@@ -61,15 +62,22 @@ def schema() -> Schema:
         place = root
         for name in filter(None, rule.path.split(".")):
             place = place["properties"][name]
-        place.setdefault("x-kubernetes-validations", []).append({"rule": rule.cel, **_blame(rule)})
+        place.setdefault("x-kubernetes-validations", []).append(_validation(rule))
     return root
 
 
-def _blame(rule: api.Rule) -> dict[str, str]:
-    """metadata is not part of a CRD's schema, so a rule on it can name its field in words alone."""
-    if rule.field.startswith("metadata."):
-        return {"message": f"{rule.field}: {rule.message}"}
-    return {"message": rule.message, "fieldPath": f".{rule.field}"}
+def _validation(rule: api.Rule) -> dict[str, str]:
+    """A rule for the API server, which shows no value of its own accord. metadata is not part of a CRD's schema, so there
+    the field is named in words alone."""
+    value = ".".join(filter(None, ("self", rule.field)))
+    in_words = rule.field.startswith("metadata.")
+    sentence = f"{rule.field}: is " if in_words else "is "
+    told = {"messageExpression": f"{_quoted(sentence)} + string({value}) + {_quoted(', ' + rule.message)}"}
+    return {"rule": rule.cel, "message": rule.message} | told | ({"fieldPath": f".{rule.field}"} if rule.field and not in_words else {})
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _spec() -> dict[str, Any]:

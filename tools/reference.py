@@ -17,7 +17,7 @@ Schema = dict[str, Any]
 def llmdeployment() -> str:
     whole = crd.schema()
     spec, status = whole["properties"]["spec"], whole["properties"]["status"]
-    rules = [(f"`{'.'.join(filter(None, (rule.path, rule.field)))}`", rule.message) for rule in resource.RULES]
+    rules = [(f"`{rule.place}`", rule.message) for rule in resource.RULES]
     columns = [(column.name, f"`{column.path}`", column.description, "`-o wide`" if column.priority else "") for column in resource.COLUMNS]
     return "\n".join(
         [

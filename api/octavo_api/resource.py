@@ -197,8 +197,8 @@ SCALE = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.re
 class Rule(NamedTuple):
     """What one field's schema cannot say, for the API server in CEL and for files read here in Python.
 
-    `path` is the object that is `self` in the CEL rule, "" for the resource, and `field` the field in it that is to
-    blame; defaults are filled in before rules run.
+    `path` is the value that is `self` in the CEL rule, "" for the resource, and `field` the field in it that is to
+    blame, "" for all of it; defaults are filled in before rules run. `message` follows on "<place>: is <value>, ".
     """
 
     path: str
@@ -206,6 +206,10 @@ class Rule(NamedTuple):
     cel: str
     message: str
     holds: Callable[[LLMDeployment], bool]
+
+    @property
+    def place(self) -> str:
+        return ".".join(filter(None, (self.path, self.field)))
 
 
 def _source_is_known(resource: LLMDeployment) -> bool:
@@ -224,9 +228,9 @@ def _revision_fits(resource: LLMDeployment) -> bool:
 RULES = (
     Rule("", "metadata.name", "size(self.metadata.name) <= 63", "may have at most 63 characters, because pods carry it as label", lambda r: len(r.name) <= 63),
     Rule(
-        "spec.model",
-        "source",
-        rf"!self.source.contains('://') || (self.source.matches(r'^({SOURCE_PATTERN})$') && !self.source.matches(r'(^|/)[.][.](/|$)'))",
+        "spec.model.source",
+        "",
+        rf"!self.contains('://') || (self.matches(r'^({SOURCE_PATTERN})$') && !self.matches(r'(^|/)[.][.](/|$)'))",
         "must be hf://org/name[@revision], pypi://package==version, pvc://claim/path, file:///path or a path; s3:// and oci:// are not supported yet",
         _source_is_known,
     ),
@@ -234,7 +238,7 @@ RULES = (
         "spec.model",
         "revision",
         "!has(self.revision) || self.revision == '' || (self.source.startsWith('hf://') && !self.source.contains('@'))",
-        "only an hf:// source without @revision takes one",
+        "must be left out unless source is an hf:// one without @revision",
         _revision_fits,
     ),
     Rule(
@@ -287,8 +291,14 @@ def parse(manifest: dict[str, Any]) -> LLMDeployment:
     )
     for rule in RULES:
         if not rule.holds(resource):
-            raise InvalidResource(f"{rule.path}.{rule.field}: {rule.message}".lstrip("."))
+            raise InvalidResource(f"{rule.place}: is {_value_at(manifest, rule.place)}, {rule.message}")
     return resource
+
+
+def _value_at(manifest: Any, place: str) -> Any:
+    for name in place.split("."):
+        manifest = manifest[name]
+    return manifest
 
 
 def read_status(manifest: dict[str, Any]) -> LLMDeploymentStatus:

@@ -13,13 +13,13 @@ from octavo_api.errors import InvalidSetting
 Scheme = Literal["file", "hf", "pypi", "pvc"]
 
 _PATTERNS: dict[Scheme, tuple[str, str]] = {
-    "hf": (r"(?P<location>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", "hf://org/name or hf://org/name@revision"),
+    "hf": (r"(?P<location>[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)(?:@(?P<revision>[A-Za-z0-9_./-]+))?", "hf://org/name or hf://org/name@revision"),
     "pypi": (r"(?P<location>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<revision>[A-Za-z0-9.!+_-]+)", "pypi://package==version"),
     "pvc": (r"(?P<location>[a-z0-9][a-z0-9.-]*(?:/[^/\x00]+)*/?)(?P<revision>)", "pvc://claim/path"),
     "file": (r"(?P<location>/.+)(?P<revision>)", "file:///absolute/path"),
 }
 SOURCE_PATTERN = "|".join(f"{scheme}://{re.sub('[?]P<[a-z]+>', '', pattern)}" for scheme, (pattern, _) in _PATTERNS.items())
-"""Every source with a scheme, as one regular expression that Python (with re.ASCII) and RE2 read alike."""
+"""Every source with a scheme, as one regular expression that Python and the API server (RE2) read alike."""
 _LATER = ("s3", "oci", "gs")
 
 
@@ -59,7 +59,7 @@ def parse_source(text: str, revision: str | None = None) -> ModelSource:
     if scheme not in _PATTERNS:
         raise InvalidSetting(f"model source {text!r}: unknown scheme {scheme!r}; use hf://, pypi://, pvc:// or a path")
     pattern, example = _PATTERNS[scheme]
-    match = re.fullmatch(pattern, rest, re.ASCII)
+    match = re.fullmatch(pattern, rest)
     if match is None or ".." in rest.split("/"):
         raise InvalidSetting(f"model source {text!r}: must look like {example}")
     found = match["revision"] or ""

@@ -57,7 +57,6 @@ def schema() -> Schema:
     }
     conditions = root["properties"]["status"]["properties"]["conditions"]
     conditions |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
-    root["properties"]["spec"]["properties"]["model"]["properties"]["aliases"]["x-kubernetes-list-type"] = "set"
     for rule in api.RULES:
         place = root
         for name in filter(None, rule.path.split(".")):

@@ -28,16 +28,19 @@ def stale() -> list[str]:
     return [path for path, make in FILES.items() if not (ROOT / path).is_file() or (ROOT / path).read_text() != make()]
 
 
+def write(paths: list[str]) -> None:
+    for path in paths:
+        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / path).write_text(FILES[path]())
+
+
 def main(arguments: list[str]) -> int:
     check = "--check" in arguments
     old = stale()
+    if not check:
+        write(old)
     for path in old:
-        if check:
-            sys.stderr.write(f"{path}: is not what the code says; run: make generate\n")
-        else:
-            (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
-            (ROOT / path).write_text(FILES[path]())
-            sys.stderr.write(f"wrote {path}\n")
+        sys.stderr.write(f"{path}: is not what the code says; run: make generate\n" if check else f"wrote {path}\n")
     figures = subprocess.run([sys.executable, "-m", "bench.report", *(["--check"] if check else [])], cwd=ROOT, check=False)
     return int(bool(check and old) or figures.returncode != 0)
 

@@ -4,6 +4,7 @@ Field names are snake_case here and camelCase in YAML. Every string, list and ma
 API server prices CEL rules by them. Reading a manifest checks it as the API server would.
 """
 
+import json
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -295,10 +296,11 @@ def parse(manifest: dict[str, Any]) -> LLMDeployment:
     return resource
 
 
-def _value_at(manifest: Any, place: str) -> Any:
-    for name in place.split("."):
-        manifest = manifest[name]
-    return manifest
+def _value_at(value: Any, place: str) -> Any:
+    """`place` as in `.aliases[1]` or `spec.model.source`."""
+    for name in re.findall(r"\w+", place):
+        value = value[int(name) if isinstance(value, list | tuple) else name]
+    return value
 
 
 def read_status(manifest: dict[str, Any]) -> LLMDeploymentStatus:
@@ -326,4 +328,10 @@ def _convert(value: Any, kind: type[T], path: str) -> T:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         text, _, where = str(error).partition(" - at `$")
-        raise InvalidResource(f"{path}{where.rstrip('`')}: {text}") from error
+        where = where.rstrip("`")
+        if absent := re.fullmatch(r"Object missing required field `(\w+)`", text):
+            raise InvalidResource(f"{path}{where}.{absent[1]}: is missing") from error
+        if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", text):
+            raise InvalidResource(f"{path}{where}.{unknown[1]}: there is no such field") from error
+        shown = json.dumps(_value_at(value, where), default=str)
+        raise InvalidResource(f"{path}{where}: is {shown if len(shown) <= 200 else shown[:200] + '…'}; {text}") from error

@@ -46,7 +46,7 @@ class ModelText:
             ModelUnavailable: one of them is missing or makes no sense.
         """
         self._options = options
-        self._tokenizer = None if options.skip_tokenizer_init else Tokenizer.from_path(Path(options.tokenizer or path))
+        self._tokenizer = None if options.skip_tokenizer_init else Tokenizer.from_path(Path(options.tokenizer or path), options.chat_template)
         self.has_tokenizer = self._tokenizer is not None
         generation_config = read_config(path, "generation_config.json")
         self.defaults = SamplingParams() if neutral else sampling_defaults(generation_config)
@@ -71,18 +71,18 @@ class ModelText:
             return tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return await in_thread(lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
-    async def encode_chat(self, messages: Sequence[Mapping[str, Any]], template: Mapping[str, Any]) -> list[int]:
+    async def encode_chat(self, messages: Sequence[Mapping[str, Any]], template: Mapping[str, Any], *, add_special_tokens: bool = False) -> list[int]:
         """Token ids of a conversation in the chat template, which gets the keywords `template`.
 
         Raises:
-            OctavoError: there is no template, or it refuses these messages.
+            InvalidSetting: there is no template, or it refuses these messages.
         """
         if sum(len(str(message.get("content"))) for message in messages) < LONG_TEXT:
-            return self.encode_chat_now(messages, template)
-        return await in_thread(lambda: self.encode_chat_now(messages, template))
+            return self.encode_chat_now(messages, template, add_special_tokens=add_special_tokens)
+        return await in_thread(lambda: self.encode_chat_now(messages, template, add_special_tokens=add_special_tokens))
 
-    def encode_chat_now(self, messages: Sequence[Mapping[str, Any]], template: Mapping[str, Any]) -> list[int]:
+    def encode_chat_now(self, messages: Sequence[Mapping[str, Any]], template: Mapping[str, Any], *, add_special_tokens: bool = False) -> list[int]:
         """`encode_chat` for callers without a loop to keep going."""
         tokenizer = self.tokenizer
-        text = tokenizer.apply_chat_template([dict(message) for message in messages], **template)
-        return tokenizer.encode(text, add_special_tokens=False)
+        text = tokenizer.apply_chat_template(messages, **template)
+        return tokenizer.encode(text, add_special_tokens=add_special_tokens)

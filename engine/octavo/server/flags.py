@@ -87,6 +87,11 @@ def _type(row: Setting) -> str:
     return str(row.schema.get("type", "string"))
 
 
+def reason_of(error: Exception) -> str:
+    """Why something of a setting cannot be had, in one line."""
+    return (error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())) or type(error).__name__
+
+
 def _make(struct: type[S], given: dict[str, Any]) -> S:
     return struct(**{row.name: given[row.name] for row in rows(struct) if row.name in given})
 
@@ -105,7 +110,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidSetting(f"--config {path}: {' '.join(str(error).split())}") from error
+        raise InvalidSetting(f"--config {path}: {reason_of(error)}") from error
     if not isinstance(content, dict):
         raise InvalidSetting(f"--config {path}: must be a mapping of settings, such as `maxModelLen: 4096`")
     known = {row.spec_name: (row, kind) for _, row, kind in _settings()}

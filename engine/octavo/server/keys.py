@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
+from octavo.server.flags import reason_of
 from octavo_api.errors import InvalidSetting
 
 VARIABLE = "OCTAVO_API_KEY"
@@ -28,7 +29,7 @@ class Keys:
             try:
                 found = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
             except (OSError, UnicodeDecodeError) as error:
-                raise InvalidSetting(f"--api-key-file {path}: {error}; give a readable file with one key a line") from error
+                raise InvalidSetting(f"--api-key-file {path}: {reason_of(error)}; give a readable file with one key a line") from error
             if not found:
                 raise InvalidSetting(f"--api-key-file {path}: holds no key; give one a line")
             keys += found

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from octavo.server.flags import reason_of
 from octavo_api.errors import InvalidSetting
 
 BACKLOG = 2048
@@ -42,7 +43,7 @@ class Listener(uvicorn.Server):
             (family, *_), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
         except OSError as error:
-            raise InvalidSetting(f"{flag} {port}: cannot listen on {host}: {error}; choose another, or 0 for any free one") from error
+            raise InvalidSetting(f"{flag} {port}: cannot listen on {host}: {reason_of(error)}; choose another, or 0 for any free one") from error
         host, port, *_ = self._socket.getsockname()
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from octavo.async_llm import AsyncLLMEngine, PromptTooLong
 from octavo.sampling_params import SamplingParams
 from octavo.server.generation import Form, Generation, Outputs
-from octavo.server.messages import for_template
+from octavo.server.messages import check_messages
 from octavo.server.record import Record
 from octavo.server.request_types import MAX_PROMPTS, ChatRequest, CompletionRequest, GenerationRequest
 from octavo.server.service import Service
@@ -52,12 +52,8 @@ async def chat(request: ChatRequest, engine: AsyncLLMEngine) -> Work:
     asked = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
     sampling = sampling_params(request, engine.text.defaults, asked)
     template = {"add_generation_prompt": request.add_generation_prompt, "continue_final_message": request.continue_final_message}
-    if request.continue_final_message and request.add_generation_prompt:
-        raise InvalidSetting("continue_final_message: goes on with the last message, so add_generation_prompt must be false")
-    if request.continue_final_message:
-        template["add_generation_prompt"] = False
     given = {**{key: value for key, value in template.items() if value is not None}, **(request.chat_template_kwargs or {})}
-    ids = await engine.text.encode_chat(for_template(request.messages), given)
+    ids = await engine.text.encode_chat(check_messages(request.messages), given, add_special_tokens=bool(request.add_special_tokens))
     return _work("chat", request, [ids], sampling)
 
 

@@ -19,7 +19,7 @@ import uvloop
 from octavo.async_llm import AsyncLLMEngine
 from octavo.model_text import TextOptions
 from octavo.server.api import api_app
-from octavo.server.flags import Command
+from octavo.server.flags import Command, reason_of
 from octavo.server.internal import internal_app
 from octavo.server.keys import VARIABLE, Keys
 from octavo.server.listener import Listener
@@ -158,4 +158,4 @@ def _read(path: str | None, flag: str) -> str | None:
     try:
         return Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSetting(f"{flag} {path}: {error}; give a readable file") from error
+        raise InvalidSetting(f"{flag} {path}: {reason_of(error)}; give a readable file") from error

@@ -33,10 +33,12 @@ NO_ROOM = frozenset({"InsufficientGPU", "InsufficientCPU", "InsufficientMemory",
 def plan(desired: Desired, observed: Observed, now: float) -> Plan:
     """Actions that bring `observed` nearer to `desired`, the status to publish, and when to look again."""
     fleet = _Fleet(desired, observed, now)
-    if not observed.name_holder:
+    free = not observed.name_holder
+    if free:
         fleet.fill()
-        fleet.replace_old()
     fleet.shrink()
+    if free:
+        fleet.replace_old()
     fleet.finish()
     return Plan(actions=tuple(fleet.actions), status=status(desired, observed, now), wake_at=min(fleet.wakes, default=None))
 
@@ -53,6 +55,10 @@ def _attempts(replica: ObservedReplica) -> int:
 def _least_valuable(replicas: Sequence[ObservedReplica]) -> list[ObservedReplica]:
     """In the order in which they should go: those that serve nobody first, then the newest."""
     return sorted(replicas, key=lambda replica: (replica.ready, -replica.ordinal))
+
+
+def _lacks_room(replica: ObservedReplica) -> bool:
+    return replica.stuck and replica.failure is not None and replica.failure.reason in NO_ROOM
 
 
 @dataclass
@@ -101,8 +107,9 @@ class _Fleet:
         ready = [r for r in (*self.current, *self.old) if r.ready and r.name not in self.going]
         new_is_ready = any(r.ready for r in self.current)
         serving = {r.revision for r in self.old if r.ready}
-        for replica in self.old:
-            if not replica.ready and (new_is_ready or replica.revision not in serving or not self.desired.replicas):
+        for replica in (r for r in self.old if not r.ready):
+            in_the_way = not self.current and not self.going and self._room() + len(self.kept) <= 0
+            if new_is_ready or in_the_way or replica.revision not in serving or not self.desired.replicas:
                 self._drain(replica, f"is of revision {replica.revision} and not ready")
         surplus = max(0, len(ready) - self.desired.replicas)
         for replica in [r for r in _least_valuable(self.old) if r.ready][:surplus]:
@@ -146,15 +153,15 @@ class _Fleet:
         return (ordinal for ordinal in range(len(taken) + self.desired.replicas + 1) if ordinal not in taken)
 
     def _make_way(self) -> None:
-        """`recreate`: one old replica goes when none is going and the newest revision has no trouble."""
+        """`recreate`: one old replica goes when none is going, none is coming and the newest revision has no trouble."""
         staying = [r for r in _least_valuable(self.old) if r.name not in self.going]
-        healthy = all(r.ready for r in self.current) and not self.kept
+        healthy = all(r.ready or _lacks_room(r) for r in self.current) and not self.kept and not self.actions
         if staying and healthy and not self.leaving and not self.going:
             self._drain(staying[0], f"makes way for revision {self.desired.revision}")
 
     def _make_room(self) -> None:
         """`auto`: where nothing but room keeps the newest revision from going on, one old replica gives its own."""
-        stuck = [r for r in self.current if r.stuck and r.failure and r.failure.reason in NO_ROOM]
+        stuck = [r for r in self.current if _lacks_room(r)]
         staying = [r for r in _least_valuable(self.old) if r.name not in self.going]
         refused = self.observed.refused
         waiting = [r.name for r in stuck]

@@ -138,7 +138,7 @@ def crash(exit_code: int, output: str, *, oom: bool = False) -> Failure:
     if oom:
         return Failure("EngineOOM", _short(f"the engine took more memory than resources.memory allows; last line: {last}"))
     how = _SIGNALS.get(exit_code, f"exited with status {exit_code}")
-    named = re.search(r"\b([A-Z][a-z]+(?:[A-Z][a-z]+)+): (.+)", last)
+    named = re.search(r"\b([A-Z][A-Za-z]*[a-z][A-Z][A-Za-z]*): (.+)", last)
     if named and not named[1].endswith(("Error", "Exception", "Warning")):
         return Failure(named[1], _short(named[2]))
     reason = "InvalidSetting" if exit_code == 2 else "EngineCrashed"

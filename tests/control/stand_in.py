@@ -25,7 +25,8 @@ class StandIn:
         self.model = json.loads(Path(arguments.model).read_text())
         self.started = time.monotonic()
         self.running = 0
-        self.draining = asyncio.Event()
+        self.draining, self.idle = asyncio.Event(), asyncio.Event()
+        self.idle.set()
 
     @property
     def share(self) -> float:
@@ -44,6 +45,7 @@ class StandIn:
 
     async def answer(self, writer: asyncio.StreamWriter, body: dict) -> None:
         self.running += 1
+        self.idle.clear()
         try:
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
             for count, word in enumerate(self.model.get("words", "one two three").split()):
@@ -57,6 +59,8 @@ class StandIn:
             writer.write(b"data: [DONE]\n\n")
         finally:
             self.running -= 1
+            if not self.running:
+                self.idle.set()
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -87,8 +91,7 @@ class StandIn:
         await asyncio.start_server(self.connected, arguments.internal_host, arguments.internal_port)
         await asyncio.start_server(self.connected, arguments.host, arguments.port)
         await self.draining.wait()
-        while self.running:
-            await asyncio.sleep(0.02)
+        await self.idle.wait()
         return 0
 
 
@@ -103,8 +106,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=float)
 
 
-serve = Verb(name="serve", help="a stand-in", extra="dev", requires=(), add_arguments=_arguments, run=lambda arguments: asyncio.run(_start(arguments)))
-
-
 async def _start(arguments: argparse.Namespace) -> int:
     return await StandIn(arguments).run()
+
+
+serve = Verb(name="serve", help="a stand-in", extra="dev", requires=(), add_arguments=_arguments, run=lambda arguments: asyncio.run(_start(arguments)))

@@ -16,6 +16,13 @@ CHART = ROOT / "charts" / "octavo"
 Json = dict[str, Any]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whichever test comes first may have to wait until helm is built, once for each machine."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(900))
+
+
 class Helm:
     """helm at work on the chart, without a cluster."""
 

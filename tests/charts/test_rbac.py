@@ -255,7 +255,7 @@ async def test_a_right_that_is_missing_is_found(helm, tmp_path: Path) -> None:
     """So that the tests above can fail."""
     rules = {call for call in rules_of(helm.render(), "gateway") if call.resource != "pods"}
     async with cluster_with(rules) as cluster, running(cluster, tmp_path, arguments_of(helm.render(), "gateway")):
-        with pytest.raises(AssertionError, match="not allowed.*pods"):
+        with pytest.raises(AssertionError, match=r"not allowed.*pods"):
             await until(lambda: False, tmp_path, cluster)
 
 

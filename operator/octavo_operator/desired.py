@@ -51,6 +51,8 @@ def revision(spec: LLMDeploymentSpec, names: tuple[str, ...], image: str) -> str
         "engine": restart,
         "image": image,
     }
+    if spec.model.secret_ref:
+        content["secretRef"] = msgspec.to_builtins(spec.model.secret_ref)
     return _digest(msgspec.json.encode(content, order="deterministic"))
 
 

@@ -4,6 +4,7 @@ Objects stay the dictionaries that the API server speaks; the typed models of th
 """
 
 import json
+import os
 from typing import Any
 from urllib.parse import urlencode
 
@@ -49,7 +50,7 @@ class KubeApi:
             config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]  # the client has no annotations here
         except config.ConfigException:
             try:
-                await config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call]  # the client has no annotations here
+                await config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)  # type: ignore[no-untyped-call]  # the client has no annotations here
             except (config.ConfigException, OSError) as error:
                 raise InvalidSetting(f"no cluster is known here ({error}); run it in a pod, or set KUBECONFIG") from error
         return cls(ApiClient(settings))

@@ -63,7 +63,7 @@ def phase_of(pod: Json) -> Phase:
     if conditions.get("PodScheduled") != "True":
         return "pending"
     container: Json = next(iter(status.get("containerStatuses") or []), {})
-    if not container.get("state", {}).get("running"):
+    if "running" not in container.get("state", {}):
         return "starting"
     return "ready" if conditions.get("Ready") == "True" else "loading"
 

@@ -83,7 +83,7 @@ def _container(resource: LLMDeployment, options: PodOptions) -> dict[str, Any]:
         "imagePullPolicy": options.pull_policy,
         "command": ["octavo"],
         "args": serve_arguments(resource, model_in_pod(source_of(resource)), listeners, resource.spec.engine),
-        "env": [{"name": "OCTAVO_CACHE", "value": CACHE}, {"name": "HOME", "value": "/tmp"}],  # noqa: S108 a volume of the pod's own
+        "env": _environment(resource),
         "ports": [{"name": "api", "containerPort": API_PORT}, {"name": "internal", "containerPort": INTERNAL_PORT}],
         "resources": _resources(resource),
         "startupProbe": _probe(LIVE, periodSeconds=2, failureThreshold=60),
@@ -93,6 +93,12 @@ def _container(resource: LLMDeployment, options: PodOptions) -> dict[str, Any]:
         "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": _mounts(resource),
     }
+
+
+def _environment(resource: LLMDeployment) -> list[dict[str, Any]]:
+    fixed = [{"name": "OCTAVO_CACHE", "value": CACHE}, {"name": "HOME", "value": "/tmp"}]  # noqa: S108 a volume of the pod's own
+    token = resource.spec.model.secret_ref
+    return [*fixed, {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": token.name, "key": token.key}}}] if token else fixed
 
 
 def _probe(path: str, **numbers: int) -> dict[str, Any]:

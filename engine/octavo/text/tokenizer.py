@@ -6,6 +6,7 @@ Built on the `tokenizers` library alone: the API process has no torch. Text that
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ class Tokenizer:
 
     Attributes:
         eos_token_ids: tokens that end an answer: end of sequence, end of turn.
-        vocab_size: every token id is below it.
         special_tokens: by the names that chat templates use: `bos_token`, `eos_token`, …
     """
 
@@ -40,7 +40,6 @@ class Tokenizer:
         self._backend = source.backend
         self.special_tokens: Mapping[str, str] = source.special_tokens
         self.eos_token_ids = source.end_token_ids
-        self.vocab_size = max(source.backend.get_vocab().values(), default=-1) + 1
         self._template = ChatTemplate(source.chat_templates, source.special_tokens) if source.chat_templates else None
         spelling = Spelling(_decoder_of(source.backend))
         special = (token_id for token_id, token in source.backend.get_added_tokens_decoder().items() if token.special)
@@ -59,6 +58,11 @@ class Tokenizer:
         """
         source = _source(path)
         return cls(msgspec.structs.replace(source, chat_templates={"default": chat_template}) if chat_template is not None else source)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """Every token id is below it."""
+        return max(self._backend.get_vocab().values(), default=-1) + 1
 
     @property
     def bos_token(self) -> str | None:

@@ -32,14 +32,15 @@ def gemma3_270m() -> Path:
 
 
 GgufMaker = Callable[..., Path]
+_OTHER_KEYS = ("general.", "tokenizer.", "split.")
 
 
 @pytest.fixture
 def make_gguf(tmp_path: Path) -> GgufMaker:
     """Writes GGUF files: `make_gguf("llama", {"block_count": 2}, {"token_embd.weight": array})`.
 
-    Metadata keys without a dot get the architecture before them. Arrays are written as they are (float32, float16) or,
-    given as a pair (array, gguf.GGMLQuantizationType), quantised.
+    Metadata keys get the architecture before them, but for general ones and the tokenizer's. Arrays are written as they are (float32, float16) or,
+    given as a pair (array, gguf.GGMLQuantizationType), packed; with an array of bytes, which is packed already.
     """
 
     def make(
@@ -51,11 +52,12 @@ def make_gguf(tmp_path: Path) -> GgufMaker:
         path = tmp_path / name
         writer = gguf.GGUFWriter(path, architecture)
         for key, value in metadata.items():
-            _add(writer, key if "." in key else f"{architecture}.{key}", value)
+            _add(writer, key if key.startswith(_OTHER_KEYS) else f"{architecture}.{key}", value)
         for tensor, content in tensors.items():
             if isinstance(content, tuple):
                 array, packing = content
-                writer.add_tensor(tensor, gguf.quants.quantize(array, packing), raw_dtype=packing)
+                packed = array if array.dtype == np.uint8 else gguf.quants.quantize(array, packing)
+                writer.add_tensor(tensor, packed, raw_dtype=packing)
             else:
                 writer.add_tensor(tensor, content)
         writer.write_header_to_file()

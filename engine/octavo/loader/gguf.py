@@ -5,6 +5,7 @@ Gemma's norms with one added.
 """
 
 import os
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,9 +29,9 @@ _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 _ROW = 4096
 """Numbers in a row as the unpacking sees it, which takes 16 rows at once: they fit a core's cache."""
-_TASK = 1 << 21
-"""Most numbers that one thread unpacks before it takes something else."""
-_AHEAD_BYTES = 256 << 20
+_TASK = 1 << 18
+"""Numbers that a thread unpacks at once; arrays of these sizes come from memory that was used before."""
+_AHEAD_BYTES = 32 << 20
 """Bytes of unpacked tensors that wait to be taken."""
 
 _NAMES = {
@@ -97,12 +98,19 @@ class GgufCheckpoint:
 
     def _as_trained(self, name: str, array: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.config["model_type"] == "llama" and ".attn_q." in name:
-            return _rows_in_order(array, self.config["num_attention_heads"])
+            return self._rows_in_order(name, array, self.config["num_attention_heads"])
         if self.config["model_type"] == "llama" and ".attn_k." in name:
-            return _rows_in_order(array, self.config["num_key_value_heads"])
+            return self._rows_in_order(name, array, self.config["num_key_value_heads"])
         if self.config["model_type"] == "gemma3_text" and name.endswith("norm.weight"):
             array -= 1
         return array
+
+    def _rows_in_order(self, name: str, array: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+        """Undoes llama.cpp's order of a head's rows: pairs that rotate together lie together there, half a head apart here."""
+        if array.shape[0] % (2 * heads):
+            raise ModelUnavailable("ModelInvalid", f"{self._file.path}: tensor {name} has {array.shape[0]} rows, which do not make {heads} heads")
+        halves: NDArray[np.float32] = array.reshape(heads, -1, 2, *array.shape[1:]).swapaxes(1, 2)
+        return np.ascontiguousarray(halves).reshape(array.shape)
 
 
 class _Unpacking(Struct):
@@ -143,15 +151,9 @@ def _width(count: int, block: int) -> int:
     return width
 
 
-def _rows_in_order(array: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Undoes llama.cpp's order of a head's rows: pairs that rotate together lie together there, half a head apart here."""
-    halves: NDArray[np.float32] = array.reshape(heads, -1, 2, *array.shape[1:]).swapaxes(1, 2)
-    return np.ascontiguousarray(halves).reshape(array.shape)
-
-
 def _hugging_face_name(name: str, names: Mapping[str, str]) -> str:
-    stem, _, kind = name.rpartition(".")
-    if stem.startswith("blk."):
-        _, layer, part = stem.split(".", 2)
-        return f"model.layers.{layer}.{names[part]}.{kind}" if part in names else name
-    return f"{names[stem]}.{kind}" if stem in names else name
+    found = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.(\w+)", name)
+    if found is None or found[2] not in names:
+        return name
+    layer = "" if found[1] is None else f"model.layers.{found[1]}."
+    return f"{layer}{names[found[2]]}.{found[3]}"

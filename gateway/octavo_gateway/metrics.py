@@ -1,4 +1,4 @@
-"""The gateway's Prometheus metrics, in a registry of their own. Names are octavo_api's.
+"""The gateway's Prometheus metrics, in a registry of their own. Names and what they mean are octavo_api's.
 
 `code` is the status the client got; 499 when it left first, 502 also when a response was cut short. Requests
 that name no known model have an empty `model`, so that clients cannot make up label values.
@@ -17,6 +17,7 @@ from octavo_gateway.fleet import Fleet
 
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _STATES = get_args(EndpointState)
+_INFO = {info.name: info for info in names.GATEWAY}
 
 
 class ModelMetrics:
@@ -40,11 +41,9 @@ class Metrics:
     def __init__(self, fleet: Fleet) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Gauges(fleet))
-        self._requests = Counter(names.GATEWAY_REQUESTS, "requests answered or left", ("model", "code"), registry=self._registry)
-        self._retries = Counter(names.GATEWAY_RETRIES, "times that a replica was given up for another one", ("model",), registry=self._registry)
-        self._first_byte = Histogram(
-            names.GATEWAY_FIRST_BYTE, "seconds from a whole request to its response's first byte", ("model",), buckets=_BUCKETS, registry=self._registry
-        )
+        self._requests = Counter(*_described(names.GATEWAY_REQUESTS), registry=self._registry)
+        self._retries = Counter(*_described(names.GATEWAY_RETRIES), registry=self._registry)
+        self._first_byte = Histogram(*_described(names.GATEWAY_FIRST_BYTE), buckets=_BUCKETS, registry=self._registry)
         self._models: dict[str, ModelMetrics] = {}
 
     def of(self, model: str) -> ModelMetrics:
@@ -66,13 +65,20 @@ class _Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         models = self._fleet.models.items()
-        yield _gauge(names.GATEWAY_IN_FLIGHT, "requests on a replica", (((name,), served.open_requests - len(served.hold)) for name, served in models))
-        yield _gauge(names.GATEWAY_HELD, "requests that wait for a ready replica", (((name,), len(served.hold)) for name, served in models))
+        yield _gauge(names.GATEWAY_IN_FLIGHT, (((name,), served.open_requests - len(served.hold)) for name, served in models))
+        yield _gauge(names.GATEWAY_HELD, (((name,), len(served.hold)) for name, served in models))
         endpoints = (((name, state), served.count(state)) for name, served in models for state in _STATES)
-        yield _gauge(names.GATEWAY_ENDPOINTS, "replicas by state", endpoints, ("model", "state"))
+        yield _gauge(names.GATEWAY_ENDPOINTS, endpoints)
 
 
-def _gauge(name: str, text: str, values: Iterable[tuple[tuple[str, ...], int]], labels: tuple[str, ...] = ("model",)) -> Metric:
+def _described(name: str) -> tuple[str, str, tuple[str, ...]]:
+    """A metric's name, help and labels."""
+    info = _INFO[name]
+    return name, info.help, ("model", *info.labels)
+
+
+def _gauge(name: str, values: Iterable[tuple[tuple[str, ...], int]]) -> Metric:
+    _, text, labels = _described(name)
     family = GaugeMetricFamily(name, text, labels=labels)
     for key, value in values:
         family.add_metric(list(key), value)

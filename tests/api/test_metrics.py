@@ -2,12 +2,17 @@
 
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from octavo.core.messages import EngineStats
+from octavo.server.metrics import Metrics as ReplicaMetrics
+from octavo.server.record import Record
 from octavo_api import metrics as names
 from octavo_api.catalogue import Catalogue, Endpoint, Model
+from octavo_api.replica import Load
 from octavo_gateway.deadlines import Deadlines
 from octavo_gateway.fleet import Fleet
 from octavo_gateway.metrics import Metrics
@@ -36,6 +41,16 @@ def series(text: str) -> Iterator[tuple[str, str, frozenset[str]]]:
 async def test_the_gateways_metrics_are_the_table(exported: str) -> None:
     told = {(info.name, info.kind, frozenset({"model", *info.labels})) for info in names.GATEWAY}
     assert {one for one in series(exported) if not one[0].endswith("_created")} == told
+
+
+def test_a_replicas_metrics_are_the_table() -> None:
+    engine = SimpleNamespace(stats=EngineStats(steps=3))
+    metrics = ReplicaMetrics("one", engine, lambda: Load(running=1, waiting=0, draining=False))
+    record = Record("id")
+    record.finish_reason, record.first_token, record.output_tokens = "stop", record.begun + 0.1, 2
+    metrics.finished(record)
+    told = {(info.name, info.kind, frozenset({"model_name", *info.labels})) for info in names.ENGINE}
+    assert {one for one in series(metrics.text().decode()) if not one[0].endswith("_created")} == told
 
 
 def test_every_name_is_in_the_table_once() -> None:

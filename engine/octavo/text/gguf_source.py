@@ -116,14 +116,16 @@ def _sentence_piece(metadata: Mapping[str, Any], tokens: list[str], types: list[
     merges = [tuple(merge.split(" ")) for merge in metadata.get("tokenizer.ggml.merges", ())] or _implied_merges(vocabulary, scores)
     bpe = models.BPE(vocab=vocabulary, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     backend = tokenizers.Tokenizer(bpe)
+    spaces = normalizers.Replace(" ", _SPACE)
     steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if gemma:
-        backend.normalizer = normalizers.Replace(" ", _SPACE)
+        backend.normalizer = spaces
         backend.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_previous")
+    elif metadata.get("tokenizer.ggml.add_space_prefix", True):
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces])
+        steps.append(decoders.Strip(" ", 1, 0))
     else:
-        prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
-        backend.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, prepend_scheme="first" if prefix else "never", split=False)
-        steps += [decoders.Strip(" ", 1, 0)] if prefix else []
+        backend.normalizer = spaces
     backend.decoder = decoders.Sequence(steps)
     return backend
 

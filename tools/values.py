@@ -19,7 +19,7 @@ OptionalName = Annotated[str, Meta(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Free = dict[str, Any]
 
-OWN = {"host", "port", "internal_host", "internal_port", "api_key_file", "log_level"}
+OWN = {"host", "port", "internal_host", "internal_port", "api_key_file", "log_level", "shutdown_delay"}
 """Settings of the gateway that the chart sets itself."""
 
 
@@ -80,6 +80,9 @@ Settings = msgspec.defstruct(
 
 class Gateway(Pods):
     replicas: Annotated[int, Meta(ge=1, le=100, description="gateways; with more than one a PodDisruptionBudget keeps the others while one moves")] = 1
+    shutdown_delay: Annotated[
+        int, Meta(ge=0, le=3600, description="seconds after SIGTERM in which connections are still taken, while kube-proxy and load balancers learn of it")
+    ] = 5
     url: Annotated[str, Meta(pattern=r"^(https?://.+)?$", description="what status.url says, reachable from pods; default: the Service by its name")] = ""
     service: Annotated[Service, Meta(description="the gateway's Service")] = msgspec.field(default_factory=Service)
     api_keys: Annotated[ApiKeys, Meta(description="who may ask")] = msgspec.field(default_factory=ApiKeys)

@@ -63,8 +63,11 @@ class Gateway:
         return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
     async def drain(self) -> None:
-        """Takes no new connections, lets open requests finish within the drain timeout, then closes everything."""
+        """Tells load balancers by its health, takes no new connections once they know, lets open requests finish within
+        the drain timeout, then closes everything."""
         public, internal = self._listeners
+        self.public.draining = True
+        await asyncio.sleep(self._settings.shutdown_delay)
         public.close()
         left = await self.public.drain(self._settings.drain_timeout)
         if left:

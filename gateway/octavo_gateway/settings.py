@@ -46,5 +46,8 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     retry_after: Annotated[int, Meta(ge=1, le=3600, description="seconds that a 429 or 503 asks the client to wait")] = 5
 
-    drain_timeout: Annotated[float, Meta(ge=0, le=86_400, description="seconds that open requests get to finish after SIGTERM")] = 300.0
+    shutdown_delay: Annotated[
+        float, Meta(ge=0, le=3600, description="seconds after SIGTERM in which new connections are still taken, while load balancers learn of it")
+    ] = 0.0
+    drain_timeout: Annotated[float, Meta(ge=0, le=86_400, description="seconds that open requests get to finish after SIGTERM and its delay")] = 300.0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least severe level that is logged")] = "info"

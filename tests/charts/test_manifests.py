@@ -139,9 +139,9 @@ def test_the_gateway_gets_its_drain_timeout(helm, one) -> None:
     def grace(*values: str) -> int:
         return one(helm.render(*values), "Deployment", "octavo-gateway")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
 
-    assert grace() == 315
-    assert grace("gateway.settings.drainTimeout=60") == 75
-    assert grace("pinned") == 106, "90.5 seconds, rounded up"
+    assert grace() == 5 + 300 + 15
+    assert grace("gateway.settings.drainTimeout=60", "gateway.shutdownDelay=30") == 30 + 60 + 15
+    assert grace("pinned") == 5 + 91 + 15, "90.5 seconds, rounded up"
 
 
 def test_a_disruption_budget_only_where_it_does_not_block(helm) -> None:

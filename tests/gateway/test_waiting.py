@@ -103,6 +103,20 @@ async def test_a_draining_replica_finishes_what_it_has(stub, gateway, answers):
     assert (await open_request).text.endswith("[DONE]\n\n")
 
 
+async def test_load_balancers_get_time_to_learn_of_a_shutdown(gateway, eventually):
+    """A Service sends connections for a moment longer; they are answered, each once, while the health says draining."""
+    running = await gateway(drain_timeout=5.0, shutdown_delay=0.4)
+    draining = asyncio.create_task(running.gateway.drain())
+    async with httpx.AsyncClient() as client:
+        await eventually(lambda: running.gateway.public.draining)
+        assert (await client.get(f"http://{running.internal}/health")).status_code == 503
+        answer = await client.get(f"{running.url}/v1/models")
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        await asyncio.wait_for(draining, 2.0)
+        with pytest.raises(httpx.TransportError):
+            await client.get(f"{running.url}/v1/models")
+
+
 async def test_draining_finishes_open_requests_and_takes_no_new_ones(stub, gateway, answers, post):
     replica = await stub(answers.stream(10, pause=0.03))
     running = await gateway(drain_timeout=5.0)

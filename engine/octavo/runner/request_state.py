@@ -53,7 +53,7 @@ class RequestState:
         self._seed = seed
         self._tables = [np.zeros((rows, blocks), np.int32) for _ in range(num_groups)]
         self._table_lens = np.zeros((num_groups, rows), np.int64)
-        self.tokens = np.zeros((rows, max_len), np.int64)
+        self.tokens = np.zeros((rows, max_len), np.int32)
         self.num_prompt_tokens = np.zeros(rows, np.int64)
         self.num_tokens = np.zeros(rows, np.int64)
         self.temperature, self.top_p, self.min_p = (np.zeros(rows, np.float32) for _ in range(3))
@@ -92,7 +92,7 @@ class RequestState:
         )
         sampled = np.flatnonzero(samples)
         batch = Batch(
-            token_ids=torch.from_numpy(self.tokens[token_rows, positions]),
+            token_ids=torch.from_numpy(self.tokens[token_rows, positions].astype(np.int64)),
             positions=torch.from_numpy(positions),
             groups=groups,
             sampled=torch.from_numpy(query_start[1:][sampled] - 1),
@@ -101,7 +101,7 @@ class RequestState:
 
     def append(self, rows: Ints, token_ids: Ints) -> None:
         """Appends a sampled token to each of the rows."""
-        self.tokens[rows, np.minimum(self.num_tokens[rows], self.tokens.shape[1] - 1)] = token_ids
+        self.tokens[rows, self.num_tokens[rows]] = token_ids
         self.num_tokens[rows] += 1
 
     def _enter(self, new: NewRow) -> None:

@@ -49,7 +49,7 @@ def _penalise(logits: Tensor, state: RequestState, rows: Ints) -> None:
     row, length = rows[penalised], state.num_tokens[rows[penalised]]
     places = np.arange(length.max())
     which, place = np.nonzero(places < length[:, None])
-    token = torch.from_numpy(state.tokens[row[which], place])
+    token = torch.from_numpy(state.tokens[row[which], place].astype(np.int64))
     at = torch.from_numpy(penalised[which])
     # A token that comes twice gets the same value written twice, so repetition and presence need no counting.
     seen = logits[at, token]

@@ -38,6 +38,23 @@ def of_bytes() -> Tokenizer:
     return Tokenizer(TokenizerSource(backend, {}, (), {}))
 
 
+def of_words(decoder: decoders.Decoder | None) -> Tokenizer:
+    """Ids 0–5 are words; `</s>`, the last, is special."""
+    tokens = ["▁", "▁▁a", "▁b▁", "c", "▁d", "</s>"]
+    backend = tokenizers.Tokenizer(models.WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="c"))
+    backend.add_special_tokens(["</s>"])
+    if decoder is not None:
+        backend.decoder = decoder
+    return Tokenizer(TokenizerSource(backend, {}, (), {}))
+
+
+WORDS = {
+    "none": of_words(None),
+    "metaspace": of_words(decoders.Metaspace()),
+    "metaspace, no blank at first": of_words(decoders.Metaspace(prepend_scheme="never")),
+    "in a sequence": of_words(decoders.Sequence([decoders.Metaspace()])),
+    "replace": of_words(decoders.Replace("▁", "__")),
+}
 TOKENIZERS = {"llama": of_sentence_piece(decoders.Strip(" ", 1, 0)), "gemma": of_sentence_piece(), "bytes": of_bytes()}
 IDS = st.lists(st.integers(0, 262), max_size=16) | st.lists(st.sampled_from([0x20, 0xE2, 0x82, 0xAC, 0xF0, 0x9F, 0x98, 0x80, 256, 258, 262]), max_size=16)
 
@@ -66,6 +83,34 @@ def test_pushes_of_any_tokens_add_up_to_the_whole(kind, ids, cuts, skip):
     tokenizer = TOKENIZERS[kind]
     text, _ = said(tokenizer, [], split(ids, cuts), skip_special_tokens=skip)
     assert text == tokenizer.decode(ids, skip_special_tokens=skip)
+
+
+WHOLE = st.lists(
+    st.sampled_from([[0x20], [0x0A], [0x41], [0xE2, 0x82, 0xAC], [0xF0, 0x9F, 0x98, 0x80], *([token] for token in range(256, 263))]), max_size=12
+).map(lambda characters: [token for character in characters for token in character])
+
+
+@many
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+@given(ids=WHOLE, skip=st.booleans())
+def test_whole_characters_decode_as_in_tokenizers(kind, ids, skip):
+    assert TOKENIZERS[kind].decode(ids, skip_special_tokens=skip) == TOKENIZERS[kind]._backend.decode(ids, skip_special_tokens=skip)
+
+
+@many
+@given(ids=st.lists(st.integers(0, 300), max_size=16))
+def test_bytes_decode_as_in_tokenizers(ids):
+    assert TOKENIZERS["bytes"].decode(ids) == TOKENIZERS["bytes"]._backend.decode(ids)
+
+
+@many
+@pytest.mark.parametrize("decoder", WORDS)
+@given(ids=st.lists(st.integers(0, 7), max_size=8), skip=st.booleans())
+def test_words_decode_as_in_tokenizers(decoder, ids, skip):
+    tokenizer = WORDS[decoder]
+    whole = tokenizer._backend.decode(ids, skip_special_tokens=skip)
+    assert tokenizer.decode(ids, skip_special_tokens=skip) == whole
+    assert said(tokenizer, [], [[token] for token in ids], skip_special_tokens=skip)[0] == whole
 
 
 @many

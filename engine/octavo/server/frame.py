@@ -49,7 +49,8 @@ class Frame:
             await _refuse(Refusal(500, "internal error; the server's log says more", code="internal_error"), record, send_on)
         finally:
             self._service.leave(record)
-            level = logging.DEBUG if scope["method"] in ("GET", "HEAD") and record.status < 400 else logging.INFO
+            probe = scope["method"] in ("GET", "HEAD") and (record.status < 400 or record.status == 503)
+            level = logging.DEBUG if probe else logging.INFO
             if _log.isEnabledFor(level):
                 _log.log(level, "%s", record.line(scope["method"], scope["path"]))
 

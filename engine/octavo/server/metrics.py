@@ -17,18 +17,20 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _TOKEN_SECONDS = (0.0025, 0.005, 0.01, 0.015, 0.025, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.4, 0.75, 1.0, 2.5)
 _LABEL = "model_name"
+_HELP = {info.name: info for info in names.ENGINE}
 
 
 class Metrics:
     def __init__(self, model: str, engine: AsyncLLMEngine, load: Callable[[], Load]) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Engine(model, engine, load))
-        self._finished = Counter(names.REQUESTS_FINISHED, "requests that ended, by how", (_LABEL, "finish_reason"), registry=self._registry)
+        finished = _HELP[names.REQUESTS_FINISHED]
+        self._finished = Counter(finished.name, finished.help, (_LABEL, *finished.labels), registry=self._registry)
         self._model = model
         self._by_reason: dict[str, Counter] = {}
-        self._first_token = self._histogram(names.TIME_TO_FIRST_TOKEN, "seconds from a request's arrival to its first token", _SECONDS)
-        self._per_token = self._histogram(names.TIME_PER_OUTPUT_TOKEN, "seconds a token after the first, the mean of each request", _TOKEN_SECONDS)
-        self._latency = self._histogram(names.REQUEST_LATENCY, "seconds from a request's arrival to its last token", _SECONDS)
+        self._first_token = self._histogram(names.TIME_TO_FIRST_TOKEN, _SECONDS)
+        self._per_token = self._histogram(names.TIME_PER_OUTPUT_TOKEN, _TOKEN_SECONDS)
+        self._latency = self._histogram(names.REQUEST_LATENCY, _SECONDS)
 
     def finished(self, record: Record) -> None:
         """Counts a request whose answer has begun, and that ended, by whatever cause."""
@@ -47,8 +49,8 @@ class Metrics:
     def text(self) -> bytes:
         return generate_latest(self._registry)
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, text, (_LABEL,), buckets=buckets, registry=self._registry).labels(self._model)
+    def _histogram(self, name: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, _HELP[name].help, (_LABEL,), buckets=buckets, registry=self._registry).labels(self._model)
 
 
 class _Engine(Collector):
@@ -61,26 +63,20 @@ class _Engine(Collector):
 
     def collect(self) -> Iterator[Metric]:
         stats, load = self._engine.stats, self._load()
-        gauges = (
-            (names.REQUESTS_RUNNING, "requests that are computed, or read and tokenised", load.running),
-            (names.REQUESTS_WAITING, "requests that wait for a turn", load.waiting),
-            (names.KV_BLOCKS, "KV cache blocks, all layer groups together", stats.kv_blocks),
-            (names.KV_BLOCKS_USED, "KV cache blocks that requests hold", stats.kv_blocks_used),
-            (names.KV_SLOTS_WASTED, "token slots of held blocks that hold no token which attention can still read", stats.kv_slots_wasted),
-        )
-        counters = (
-            (names.PREEMPTIONS, "times that a request lost its blocks to another one", stats.preemptions),
-            (names.PROMPT_TOKENS, "tokens of prompts", stats.prompt_tokens),
-            (names.CACHED_PROMPT_TOKENS, "tokens of prompts that were in the prefix cache", stats.cached_prompt_tokens),
-            (names.GENERATION_TOKENS, "tokens generated", stats.generation_tokens),
-            (names.ENGINE_STEPS, "steps of the engine", stats.steps),
-        )
-        kinds: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], tuple[tuple[str, str, int], ...]], ...] = (
-            (GaugeMetricFamily, gauges),
-            (CounterMetricFamily, counters),
-        )
-        for kind, rows in kinds:
-            for name, text, value in rows:
-                family = kind(name, text, labels=(_LABEL,))
-                family.add_metric([self._model], value)
-                yield family
+        values = {
+            names.REQUESTS_RUNNING: load.running,
+            names.REQUESTS_WAITING: load.waiting,
+            names.KV_BLOCKS: stats.kv_blocks,
+            names.KV_BLOCKS_USED: stats.kv_blocks_used,
+            names.KV_SLOTS_WASTED: stats.kv_slots_wasted,
+            names.PREEMPTIONS: stats.preemptions,
+            names.PROMPT_TOKENS: stats.prompt_tokens,
+            names.CACHED_PROMPT_TOKENS: stats.cached_prompt_tokens,
+            names.GENERATION_TOKENS: stats.generation_tokens,
+            names.ENGINE_STEPS: stats.steps,
+        }
+        for name, value in values.items():
+            kind = CounterMetricFamily if _HELP[name].kind == "counter" else GaugeMetricFamily
+            family = kind(name, _HELP[name].help, labels=(_LABEL,))
+            family.add_metric([self._model], value)
+            yield family

@@ -1,5 +1,6 @@
 """A real `octavo serve` process with a real model, and the official client for it. One for all tests that leave it whole."""
 
+import json
 import re
 import signal
 import subprocess
@@ -17,6 +18,8 @@ import pytest
 OCTAVO = Path(sys.executable).parent / "octavo"
 LISTENING = re.compile(r"listening on http://(\S+), internally on http://(\S+)")
 PATIENCE = 90.0
+LITTLE = ("--kv-cache-memory-bytes", str(128 << 20), "--cpu-threads", "1")
+"""One thread: several servers and the tests share few cores, where threads that wait for one another get nowhere."""
 
 
 def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
@@ -24,7 +27,7 @@ def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> No
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError("it did not come about in time")
-        time.sleep(0.01)
+        time.sleep(0.03)
 
 
 @dataclass
@@ -88,7 +91,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 
     def start(model: object, *words: str, env: dict[str, str] | None = None) -> Replica:
         log = tmp_path_factory.mktemp("serve") / "log"
-        command = [OCTAVO, "serve", str(model), "--port", "0", "--internal-port", "0", "--kv-cache-memory-bytes", str(128 << 20), *words]
+        command = [OCTAVO, "serve", str(model), "--port", "0", "--internal-port", "0", *LITTLE, *words]
         with log.open("wb") as output:
             process = psutil.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env)
         replicas.append(Replica(process, log))
@@ -104,6 +107,30 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 def replica(serve: Serve, smollm2: Path) -> Replica:
     """The server for tests that leave it as it was."""
     return serve(smollm2, "--served-model-name", "smollm2", "small", "--max-num-seqs", "8").wait_ready()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> tuple[str, ...]:
+    """The words that serve a Llama of random weights, quick to load, with SmolLM2's tokenizer: for what ends its server."""
+    folder = tmp_path_factory.mktemp("tiny")
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 49152,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
+        "hidden_act": "silu",
+        "torch_dtype": "bfloat16",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return (str(folder), "--load-format", "dummy", "--tokenizer", str(smollm2), "--served-model-name", "m")
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ def test_both_listeners_answer_while_the_model_loads_and_requests_are_put_off(se
     stages = set()
     while replica.internal.get("/health").status_code == 503:
         stages.add(replica.internal.get("/progress").json()["stage"])
+        time.sleep(0.02)
         assert replica.internal.get("/live").status_code == 200
     assert "loading" in stages
     assert replica.api.post("/v1/completions", json={"model": "m", "prompt": "a"}).status_code == 200
@@ -34,8 +35,8 @@ def test_both_listeners_answer_while_the_model_loads_and_requests_are_put_off(se
 
 
 @pytest.fixture(scope="module")
-def drained(serve, smollm2):
-    return serve(smollm2, "--served-model-name", "m").wait_ready()
+def drained(serve, tiny):
+    return serve(*tiny).wait_ready()
 
 
 def test_sigterm_finishes_what_is_open_and_refuses_the_rest(drained):
@@ -43,15 +44,15 @@ def test_sigterm_finishes_what_is_open_and_refuses_the_rest(drained):
 
     def stream():
         with drained.client() as client:
-            texts.append([chunk.choices[0] for chunk in client.completions.create(model="m", max_tokens=120, stream=True, **ENDLESS)])
+            texts.append([chunk.choices[0] for chunk in client.completions.create(model="m", max_tokens=600, stream=True, **ENDLESS)])
 
     streaming = threading.Thread(target=stream)
     streaming.start()
     while not drained.load["running"]:
-        time.sleep(0.005)
+        time.sleep(0.02)
     drained.process.send_signal(signal.SIGTERM)
     while drained.internal.get("/health").json()["status"] != "draining":
-        time.sleep(0.005)
+        time.sleep(0.02)
     assert drained.load == {**drained.load, "draining": True, "running": 1}
     assert drained.internal.get("/live").status_code == 200
     assert drained.internal.get("/progress").json()["stage"] == "draining"
@@ -63,8 +64,8 @@ def test_sigterm_finishes_what_is_open_and_refuses_the_rest(drained):
     assert drained.process.children() == [] if drained.process.is_running() else True
 
 
-def test_drain_by_post_then_a_timeout_ends_what_is_left(serve, smollm2):
-    replica = serve(smollm2, "--served-model-name", "m", "--drain-timeout", "0.5").wait_ready()
+def test_drain_by_post_then_a_timeout_ends_what_is_left(serve, tiny):
+    replica = serve(*tiny, "--drain-timeout", "0.5").wait_ready()
     with replica.client() as client:
         stream = client.completions.create(model="m", max_tokens=4000, stream=True, **ENDLESS)
         next(iter(stream))
@@ -79,15 +80,15 @@ def test_drain_by_post_then_a_timeout_ends_what_is_left(serve, smollm2):
         assert time.monotonic() - begun < 10
 
 
-def test_a_second_signal_ends_it_at_once(serve, smollm2):
-    replica = serve(smollm2, "--served-model-name", "m").wait_ready()
+def test_a_second_signal_ends_it_at_once(serve, tiny):
+    replica = serve(*tiny).wait_ready()
     engine = replica.engine
     with replica.client() as client:
         stream = client.completions.create(model="m", max_tokens=4000, stream=True, **ENDLESS)
         next(iter(stream))
         replica.process.send_signal(signal.SIGTERM)
         while replica.internal.get("/health").json()["status"] != "draining":
-            time.sleep(0.005)
+            time.sleep(0.02)
         begun = time.monotonic()
         replica.process.send_signal(signal.SIGTERM)
         assert ended(replica) == 128 + signal.SIGTERM
@@ -95,9 +96,9 @@ def test_a_second_signal_ends_it_at_once(serve, smollm2):
     engine.wait(10)
 
 
-def test_the_engine_is_killed_in_mid_stream(serve, smollm2):
+def test_the_engine_is_killed_in_mid_stream(serve, tiny):
     """Open requests end with an error at once, health fails, the process ends with 1 and says why."""
-    replica = serve(smollm2, "--served-model-name", "m").wait_ready()
+    replica = serve(*tiny).wait_ready()
     outcome = {}
 
     def whole():
@@ -113,7 +114,7 @@ def test_the_engine_is_killed_in_mid_stream(serve, smollm2):
         )
         next(iter(stream))
         while replica.load["running"] < 2:
-            time.sleep(0.005)
+            time.sleep(0.02)
         replica.engine.send_signal(signal.SIGKILL)
         begun = time.monotonic()
         with pytest.raises(openai.APIError, match="engine process was ended by SIGKILL") as died:
@@ -145,13 +146,13 @@ def test_a_model_that_cannot_be_loaded(serve, tmp_path, files, words, status, re
     model = tmp_path if files else tmp_path / "nowhere"
     replica = serve(model, *words)
     while (progress := replica.internal.get("/progress").json())["stage"] != "failed":
-        time.sleep(0.005)
+        time.sleep(0.02)
     assert reason in progress["reason"]
     assert ended(replica) == status
     assert replica.log.read_text().splitlines()[-1] == f"octavo serve: {progress['reason']}: {progress['message']}"
 
 
-def test_a_context_that_the_model_does_not_allow_is_the_callers_mistake(serve, smollm2):
-    replica = serve(smollm2, "--max-model-len", "1000000")
+def test_a_context_that_the_model_does_not_allow_is_the_callers_mistake(serve, tiny):
+    replica = serve(*tiny, "--max-model-len", "1000000")
     assert ended(replica) == 2
     assert "InvalidSetting: max_model_len: is 1000000, but the model allows" in replica.log.read_text().splitlines()[-1]

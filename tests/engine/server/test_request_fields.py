@@ -131,7 +131,7 @@ def test_stream_options():
         (b'{"model":"m","messages":[],"temprature":1}', "temprature", "temprature: there is no such field; did you mean temperature?"),
         (b'{"model":"m","messages":[],"best_of":1}', "best_of", "best_of: there is no such field"),
         (b'{"model":"m","messages":[],"max_tokens":"9"}', "max_tokens", "max_tokens: expected `int | null`, got `str`"),
-        (b'{"model":"m","messages":[],"stop":[1]}', "stop[...]", "stop[...]: expected `str`, got `int`"),
+        (b'{"model":"m","messages":[],"stop":[1]}', "stop[0]", "stop[0]: expected `str`, got `int`"),
         (b'{"model":"m","messages":[],"stream":true,"stream_options":{"include_usag":true}}', "stream_options.include_usag", "did you mean include_usage?"),
     ],
 )

@@ -43,6 +43,7 @@ Quantity = Annotated[
     ),
 ]
 """Text here; a manifest may write a whole number."""
+DAY = 86_400.0
 Duration = Annotated[str, Meta(min_length=2, max_length=32, pattern=r"^([0-9]+(ms|s|m|h))+$")]
 
 
@@ -266,6 +267,14 @@ RULES = (
         "must not be greater than max",
         lambda r: r.spec.scaling is None or r.spec.scaling.min <= r.spec.scaling.max,
     ),
+    Rule(
+        "spec.scaling.hold.maxWait",
+        "",
+        "duration(self) <= duration('24h')",
+        "may be at most 24h",
+        lambda r: r.spec.scaling is None or seconds(r.spec.scaling.hold.max_wait) <= DAY,
+    ),
+    Rule("spec.rollout.drainTimeout", "", "duration(self) <= duration('24h')", "may be at most 24h", lambda r: seconds(r.spec.rollout.drain_timeout) <= DAY),
 )
 
 

@@ -93,6 +93,12 @@ def test_revisions_are_judged_alike(manifest, api_server, source: str, revision:
     judged_alike(api_server, manifest(model={"source": source, "revision": revision}))
 
 
+@pytest.mark.parametrize("text", ["0s", "1h30m", "24h", "24h1ms", "1440m", "90000s", "5m5m", "99999999999999999999h", "1d", "1.5h", "h", ""])
+def test_durations_are_judged_alike(manifest, api_server, text: str) -> None:
+    judged_alike(api_server, manifest(rollout={"drainTimeout": text}))
+    judged_alike(api_server, manifest(scaling={"hold": {"maxWait": text}}))
+
+
 @pytest.mark.parametrize("length", [63, 64])
 def test_names_are_judged_alike(manifest, api_server, length: int) -> None:
     judged_alike(api_server, manifest(name="x" * length))

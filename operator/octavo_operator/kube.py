@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 
+_TOLD = ("Accepted", "Ready", "Progressing", "Degraded")
 _REFUSALS = (400, 403, 422)
 """Codes with which the API server says that this pod may not be: quota, admission, security, validation."""
 
@@ -171,15 +172,15 @@ class KubeRuntime:
 
 
 def transitions(before: LLMDeploymentStatus, after: LLMDeploymentStatus) -> list[Condition]:
-    """Conditions worth an event: those whose status changed, and a failing Ready or Degraded with another reason."""
+    """Conditions worth an event: those whose status changed, and trouble or progress that has another reason now."""
     known = {condition.type: condition for condition in before.conditions}
-    changed = []
-    for condition in after.conditions:
-        old = known.get(condition.type)
-        new_cause = old is not None and old.reason != condition.reason and condition.type == "Degraded" and condition.status == "True"
-        if condition.type in ("Accepted", "Ready", "Degraded", "Progressing") and (new_cause or (old.status if old else "Unknown") != condition.status):
-            changed.append(condition)
-    return [c for c in changed if not (c.type == "Degraded" and c.status == "False" and c.type not in known)]
+    return [condition for condition in after.conditions if condition.type in _TOLD and _is_news(known.get(condition.type), condition)]
+
+
+def _is_news(old: Condition | None, new: Condition) -> bool:
+    if old is None:
+        return new.status != "False" or new.type == "Accepted"
+    return old.status != new.status or (new.status == "True" and old.reason != new.reason and new.type in ("Degraded", "Progressing"))
 
 
 def _is_bad(condition: Condition) -> bool:

@@ -27,7 +27,7 @@ def _run_operator(arguments: argparse.Namespace) -> int:
     from octavo_operator.watch import OperatorOptions, namespaces_of, operate
 
     logging.basicConfig(stream=sys.stderr, level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("kopf", "httpx"):
+    for chatty in ("kopf", "httpx", "aiohttp"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
     options = OperatorOptions(
         pods=PodOptions(image=arguments.engine_image, pull_policy=arguments.image_pull_policy, pull_secrets=tuple(arguments.image_pull_secret)),

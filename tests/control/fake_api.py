@@ -20,16 +20,23 @@ Object = dict[str, Any]
 Key = tuple[str, str, str]
 
 
-def _kind(plural: str, kind: str) -> Object:
-    return {"name": plural, "singularName": kind.lower(), "kind": kind, "namespaced": True, "verbs": ["list", "watch", "patch"]}
+def _kinds(namespaced: bool, **kinds: str) -> Object:
+    verbs = ["list", "watch", "patch"]
+    named = {"namespaced": namespaced, "verbs": verbs}
+    return {"resources": [{"name": plural, "singularName": kind.lower(), "kind": kind, **named} for plural, kind in kinds.items()]}
+
+
+def _group(name: str, version: str) -> Object:
+    return {"name": name, "versions": [{"version": version}], "preferredVersion": {"version": version}}
 
 
 DISCOVERY: dict[str, Object] = {
     "/version": {"major": "1", "minor": "34"},
     "/api": {"versions": ["v1"]},
-    "/apis": {"groups": [{"name": "octavo.dev", "versions": [{"version": "v1alpha1"}], "preferredVersion": {"version": "v1alpha1"}}]},
-    "/api/v1": {"resources": [_kind("pods", "Pod"), _kind("events", "Event")]},
-    "/apis/octavo.dev/v1alpha1": {"resources": [_kind("llmdeployments", "LLMDeployment")]},
+    "/api/v1": {"resources": _kinds(True, pods="Pod", events="Event")["resources"] + _kinds(False, namespaces="Namespace")["resources"]},
+    "/apis": {"groups": [_group("octavo.dev", "v1alpha1"), _group("apiextensions.k8s.io", "v1")]},
+    "/apis/octavo.dev/v1alpha1": _kinds(True, llmdeployments="LLMDeployment"),
+    "/apis/apiextensions.k8s.io/v1": _kinds(False, customresourcedefinitions="CustomResourceDefinition"),
 }
 KINDS = {"pods": ("v1", "Pod"), "events": ("v1", "Event"), "llmdeployments": ("octavo.dev/v1alpha1", "LLMDeployment")}
 

@@ -4,19 +4,16 @@ Field names are snake_case here and camelCase in YAML. Every string, list and ma
 API server prices CEL rules by them. Reading a manifest checks it as the API server would.
 """
 
-import json
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple
 
-import msgspec
 from msgspec import Meta, Struct
 
 from octavo_api.errors import InvalidResource, InvalidSetting
+from octavo_api.reading import convert, plain, value_at
 from octavo_api.settings import EngineSettings
 from octavo_api.source import SOURCE_PATTERN, parse_source
-
-T = TypeVar("T")
 
 GROUP = "octavo.dev"
 VERSION = "v1alpha1"
@@ -313,51 +310,15 @@ def parse(manifest: dict[str, Any]) -> LLMDeployment:
         generation=metadata.get("generation", 0),
         created=metadata.get("creationTimestamp", ""),
         deleting=bool(metadata.get("deletionTimestamp")),
-        spec=_convert(_plain(manifest.get("spec")), LLMDeploymentSpec, "spec"),
+        spec=convert(plain(manifest.get("spec")), LLMDeploymentSpec, "spec"),
         status=read_status(manifest),
     )
     for rule in RULES:
         if not rule.holds(resource):
-            raise InvalidResource(f"{rule.place}: is {_value_at(manifest, rule.place)}, {rule.message}")
+            raise InvalidResource(f"{rule.place}: is {value_at(manifest, rule.place)}, {rule.message}")
     return resource
-
-
-def _value_at(value: Any, place: str) -> Any:
-    """`place` as in `.aliases[1]` or `spec.model.source`."""
-    for name in re.findall(r"\w+", place):
-        value = value[int(name) if isinstance(value, list | tuple) else name]
-    return value
 
 
 def read_status(manifest: dict[str, Any]) -> LLMDeploymentStatus:
     """The status of an object of the API server, an empty one where it has none yet."""
-    return _convert(manifest.get("status") or {}, LLMDeploymentStatus, "status")
-
-
-def _plain(spec: Any) -> Any:
-    """A spec as the API server reads it: null is as good as absent, and an amount may be a whole number."""
-    spec = _without_nulls(spec)
-    resources = spec.get("resources") if isinstance(spec, dict) else None
-    if not isinstance(resources, dict):
-        return spec
-    return spec | {"resources": {name: str(value) if type(value) is int else value for name, value in resources.items()}}
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
-    return value
-
-
-def _convert(value: Any, kind: type[T], path: str) -> T:
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        text, _, where = str(error).partition(" - at `$")
-        where = where.rstrip("`")
-        if absent := re.fullmatch(r"Object missing required field `(\w+)`", text):
-            raise InvalidResource(f"{path}{where}.{absent[1]}: is missing") from error
-        if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", text):
-            raise InvalidResource(f"{path}{where}.{unknown[1]}: there is no such field") from error
-        shown = json.dumps(_value_at(value, where), default=str)
-        raise InvalidResource(f"{path}{where}: is {shown if len(shown) <= 200 else shown[:200] + '…'}; {text}") from error
+    return convert(manifest.get("status") or {}, LLMDeploymentStatus, "status")

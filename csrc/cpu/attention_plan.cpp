@@ -23,9 +23,10 @@ int32_t first_key(const PagedAttention& a, int32_t position) {
 }
 
 Span checked_span(const PagedAttention& a, int64_t sequence) {
-    const Span span = {a.query_start[sequence], a.query_start[sequence + 1] - a.query_start[sequence], a.context_lens[sequence]};
-    if (span.first < 0 || span.tokens < 0 || span.first + span.tokens > a.tokens)
+    const int32_t first = a.query_start[sequence], end = a.query_start[sequence + 1];
+    if (first < 0 || end < first || end > a.tokens)
         refuse(sequence, "query_start leaves the " + std::to_string(a.tokens) + " tokens of the batch");
+    const Span span = {first, end - first, a.context_lens[sequence]};
     if (span.context < span.tokens || span.context > a.table_blocks * kBlockSize)
         refuse(sequence, "context of " + std::to_string(span.context) + " tokens, with " + std::to_string(span.tokens) +
                              " of them queries and a block table of " + std::to_string(a.table_blocks));

@@ -22,13 +22,14 @@ def copy_blocks(kv_cache: tuple[Tensor, Tensor], sources: Sequence[int], targets
         raise ValueError(f"copy_blocks: {len(sources)} sources for {len(targets)} targets")
     if keys.shape != values.shape or keys.dtype != values.dtype or not (keys.is_contiguous() and values.is_contiguous()):
         raise ValueError(f"copy_blocks: keys {list(keys.shape)} and values {list(values.shape)} must be contiguous and alike")
-    kernels = dispatch.kernels(keys)
-    if kernels is None:
+    found = dispatch.kernels(keys)
+    if found is None:
         reference(kv_cache, sources, targets)
         return
+    kernels, _, stream = found
     pairs = torch.tensor([sources, targets], dtype=torch.int64, device=keys.device)
     shape = (len(sources), keys.shape[0], keys[0].numel() * keys.element_size())
-    kernels.copy_blocks((keys.data_ptr(), values.data_ptr()), pairs.data_ptr(), shape, dispatch.call(keys)[1])
+    kernels.copy_blocks((keys.data_ptr(), values.data_ptr()), pairs.data_ptr(), shape, stream)
 
 
 def reference(kv_cache: tuple[Tensor, Tensor], sources: Sequence[int], targets: Sequence[int]) -> None:

@@ -1,4 +1,7 @@
-"""Which compiled kernels serve a tensor. Devices and dtypes without any run the references."""
+"""Which compiled kernels serve a tensor. Devices, dtypes and shapes without any run the references.
+
+A model makes hundreds of calls a token, so the operations look at each property of a tensor once.
+"""
 
 import torch
 from torch import Tensor
@@ -6,20 +9,18 @@ from torch import Tensor
 from octavo import _C
 
 _CODES = {torch.float32: 0, torch.bfloat16: 1}
+_MAX_QUERY_HEADS_PER_KV_HEAD = 64
 
 
-def kernels(x: Tensor) -> "_C.Kernels | None":
-    """The compiled operations for tensors like `x`; None where there are none."""
-    if x.dtype not in _CODES:
+def kernels(x: Tensor) -> "tuple[_C.Kernels, int, int] | None":
+    """The compiled operations for tensors like `x` and what ends every call of them: the number that stands for its
+    dtype, and the stream to run on. None where there are none."""
+    code = _CODES.get(x.dtype)
+    if code is None or not x.is_cpu:
         return None
-    return _C.cpu if x.is_cpu else None
+    return _C.cpu, code, 0
 
 
-def call(x: Tensor) -> tuple[int, int]:
-    """What ends every call of a kernel: the number that stands for the dtype of `x`, and the stream to run on."""
-    return _CODES[x.dtype], 0 if x.is_cpu else torch.cuda.current_stream(x.device).cuda_stream
-
-
-def head_size_fits(head_size: int) -> bool:
-    """Whether the compiled attention and rotary kernels know this head size."""
-    return head_size % 16 == 0 and 16 <= head_size <= 256
+def heads_fit(size: int, query_heads: int, kv_heads: int) -> bool:
+    """Whether the compiled attention and rotary kernels know heads of this size, so many to a KV head."""
+    return size % 16 == 0 and 16 <= size <= 256 and query_heads <= _MAX_QUERY_HEADS_PER_KV_HEAD * kv_heads

@@ -1,6 +1,5 @@
 """The gate of a gated MLP (arXiv:2002.05202): activation(gate) * up, from one fused projection."""
 
-import torch
 from torch import Tensor
 from torch.nn.functional import gelu, silu
 
@@ -18,14 +17,16 @@ def gelu_tanh_mul(gate_up: Tensor) -> Tensor:
 
 
 def _run(gate_up: Tensor, gelu_tanh: bool) -> Tensor:
-    if gate_up.dim() != 2 or gate_up.shape[1] % 2 or not gate_up.is_contiguous():
-        raise ValueError(f"gated_activation: gate_up must be [T, 2I], contiguous, not {list(gate_up.shape)} with strides {gate_up.stride()}")
-    kernels = dispatch.kernels(gate_up)
-    if kernels is None:
+    shape = gate_up.shape
+    if len(shape) != 2 or shape[1] % 2 or not gate_up.is_contiguous():
+        raise ValueError(f"gated_activation: gate_up must be [T, 2I], contiguous, not {list(shape)} with strides {gate_up.stride()}")
+    found = dispatch.kernels(gate_up)
+    if found is None:
         return reference(gate_up, gelu_tanh)
-    tokens, width = gate_up.shape[0], gate_up.shape[1] // 2
-    out = torch.empty((tokens, width), dtype=gate_up.dtype, device=gate_up.device)
-    kernels.gated_activation((out.data_ptr(), gate_up.data_ptr()), (tokens, width), gelu_tanh, *dispatch.call(gate_up))
+    kernels, dtype, stream = found
+    size = (shape[0], shape[1] // 2)
+    out = gate_up.new_empty(size)
+    kernels.gated_activation((out.data_ptr(), gate_up.data_ptr()), size, gelu_tanh, dtype, stream)
     return out
 
 

@@ -2,9 +2,10 @@
 
 import torch
 from msgspec import Struct
+from msgspec.structs import force_setattr
 from torch import Tensor
 
-from octavo.ops import dispatch
+from octavo.ops import checks, dispatch
 from octavo_api.settings import BLOCK_SIZE
 
 
@@ -13,12 +14,30 @@ class AttentionBatch(Struct, frozen=True):
 
     `block_tables` [S, B] int32, entries past a sequence's context unused; `query_start` [S + 1] int32: sequence s has
     the tokens query_start[s] up to query_start[s + 1], its last ones; `context_lens` [S] int32: tokens of the sequence
-    in the cache, those of this step included. All contiguous.
+    in the cache, those of this step included. All contiguous. They are checked here, once for all layers: `addresses`
+    are theirs, `size` is S and B.
+
+    Raises:
+        ValueError: shapes, dtypes or strides do not fit.
     """
 
     block_tables: Tensor
     query_start: Tensor
     context_lens: Tensor
+    addresses: tuple[int, int, int] = (0, 0, 0)
+    size: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        if self.block_tables.dim() != 2:
+            raise ValueError(f"block_tables must be [sequences, blocks] of int32, not {list(self.block_tables.shape)}")
+        sequences, blocks = self.block_tables.shape
+        addresses = (
+            checks.address("block_tables", self.block_tables, (sequences, blocks), torch.int32),
+            checks.address("query_start", self.query_start, (sequences + 1,), torch.int32),
+            checks.address("context_lens", self.context_lens, (sequences,), torch.int32),
+        )
+        force_setattr(self, "addresses", addresses)
+        force_setattr(self, "size", (sequences, blocks))
 
 
 def paged_attention(q: Tensor, kv_cache: tuple[Tensor, Tensor], batch: AttentionBatch, scale: float, window: int) -> Tensor:
@@ -39,20 +58,23 @@ def paged_attention(q: Tensor, kv_cache: tuple[Tensor, Tensor], batch: Attention
         ValueError: shapes, dtypes or strides do not fit.
         IndexError: on the CPU, a block is not in the cache, or a context is longer than its block table.
     """
-    _check(q, kv_cache, batch)
-    kernels = dispatch.kernels(q) if dispatch.head_size_fits(q.shape[2]) else None
-    if kernels is None:
+    keys, values = kv_cache
+    if q.dim() != 3 or keys.dim() != 4 or keys.shape[1] == 0 or q.shape[1] % keys.shape[1]:
+        raise ValueError(
+            f"paged_attention: q must be [T, Hq, D] and keys [num_blocks, a divisor of Hq, {BLOCK_SIZE}, D], not {list(q.shape)} and {list(keys.shape)}"
+        )
+    (tokens, _, size), dtype, (blocks, kv_heads, _, _) = q.shape, q.dtype, keys.shape
+    q_at, query_heads, q_stride = checks.heads("paged_attention: q", q, (tokens, size), dtype)
+    cache_shape = (blocks, kv_heads, BLOCK_SIZE, size)
+    keys_at = checks.address("paged_attention: keys", keys, cache_shape, dtype)
+    values_at = checks.address("paged_attention: values", values, cache_shape, dtype)
+    found = dispatch.kernels(q) if dispatch.heads_fit(size, query_heads, kv_heads) else None
+    if found is None:
         return reference(q, kv_cache, batch, scale, window)
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    keys, tables = kv_cache[0], batch.block_tables
-    kernels.paged_attention(
-        (out.data_ptr(), q.data_ptr(), keys.data_ptr(), kv_cache[1].data_ptr()),
-        (tables.data_ptr(), batch.query_start.data_ptr(), batch.context_lens.data_ptr()),
-        (q.shape[0], q.shape[1], keys.shape[1], q.shape[2], q.stride(0)),
-        (tables.shape[0], tables.shape[1], keys.shape[0]),
-        (scale, window),
-        *dispatch.call(q),
-    )
+    kernels, code, stream = found
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    shape = (tokens, query_heads, kv_heads, size, q_stride)
+    kernels.paged_attention((out.data_ptr(), q_at, keys_at, values_at), batch.addresses, shape, (*batch.size, blocks), (scale, window), code, stream)
     return out
 
 
@@ -75,24 +97,3 @@ def reference(q: Tensor, kv_cache: tuple[Tensor, Tensor], batch: AttentionBatch,
         read = visible.any(0)[:, None, None]
         out[begin:end] = torch.einsum("hqk,khd->qhd", weights, torch.where(read, values, 0.0)).to(q.dtype)
     return out
-
-
-def _check(q: Tensor, kv_cache: tuple[Tensor, Tensor], batch: AttentionBatch) -> None:
-    keys, values = kv_cache
-    _, heads, size = q.shape
-    if q.stride()[1:] != (size, 1):
-        raise ValueError(f"paged_attention: the last two dimensions of q must be contiguous; its strides are {q.stride()} for {list(q.shape)}")
-    if keys.shape[2:] != (BLOCK_SIZE, size) or heads % keys.shape[1] or keys.dtype != q.dtype:
-        raise ValueError(
-            f"paged_attention: the cache must be [num_blocks, a divisor of {heads}, {BLOCK_SIZE}, {size}] of {q.dtype}, not {list(keys.shape)} of {keys.dtype}"
-        )
-    if values.shape != keys.shape or values.dtype != keys.dtype or not (keys.is_contiguous() and values.is_contiguous()):
-        raise ValueError(f"paged_attention: keys {list(keys.shape)} and values {list(values.shape)} must be contiguous and alike")
-    sequences = batch.block_tables.shape[0]
-    for name, x, shape in (
-        ("block_tables", batch.block_tables, batch.block_tables.shape),
-        ("query_start", batch.query_start, (sequences + 1,)),
-        ("context_lens", batch.context_lens, (sequences,)),
-    ):
-        if x.shape != shape or x.dtype != torch.int32 or not x.is_contiguous():
-            raise ValueError(f"paged_attention: {name} must be {list(shape)} of int32, contiguous, not {list(x.shape)} of {x.dtype}")

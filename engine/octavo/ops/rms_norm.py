@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from octavo.ops import dispatch
+from octavo.ops import checks, dispatch
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
@@ -21,18 +21,28 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
     Raises:
         ValueError: shapes, dtypes or strides do not fit.
     """
-    _check(x, weight, residual)
-    kernels = dispatch.kernels(x)
-    if kernels is None:
+    shape, strides, dtype = x.shape, x.stride(), x.dtype
+    if len(shape) not in (2, 3) or strides[-1] != 1:
+        raise ValueError(f"rms_norm: x must be [T, H] or [T, heads, H] with the last dimension contiguous, not {list(shape)} with strides {strides}")
+    width = shape[-1]
+    weight_at = checks.address("rms_norm: weight", weight, (width,), dtype)
+    residual_at = 0
+    if residual is not None:
+        if len(shape) != 2:
+            raise ValueError(f"rms_norm: a residual goes with x of [T, H], not {list(shape)}")
+        residual_at = checks.address("rms_norm: residual", residual, shape, dtype)
+    found = dispatch.kernels(x)
+    if found is None:
         return reference(x, weight, eps, residual)
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    heads = x.shape[1] if x.dim() == 3 else 1
+    kernels, code, stream = found
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
     kernels.rms_norm(
-        (out.data_ptr(), x.data_ptr(), weight.data_ptr(), 0 if residual is None else residual.data_ptr()),
-        (x.shape[0], heads, x.shape[-1]),
-        (x.stride(0), x.stride(1)),
+        (out.data_ptr(), x.data_ptr(), weight_at, residual_at),
+        (shape[0], shape[1] if len(shape) == 3 else 1, width),
+        (strides[0], strides[1]),
         eps,
-        *dispatch.call(x),
+        code,
+        stream,
     )
     return out
 
@@ -44,12 +54,3 @@ def reference(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = N
         x = residual
     wide = x.float()
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight.float()).to(x.dtype)
-
-
-def _check(x: Tensor, weight: Tensor, residual: Tensor | None) -> None:
-    if x.dim() not in (2, 3) or x.stride(-1) != 1:
-        raise ValueError(f"rms_norm: x must be [T, H] or [T, heads, H] with the last dimension contiguous, not {list(x.shape)} with strides {x.stride()}")
-    if weight.shape != x.shape[-1:] or weight.dtype != x.dtype or not weight.is_contiguous():
-        raise ValueError(f"rms_norm: weight must be [{x.shape[-1]}] of {x.dtype}, not {list(weight.shape)} of {weight.dtype}")
-    if residual is not None and (x.dim() != 2 or residual.shape != x.shape or residual.dtype != x.dtype or not residual.is_contiguous()):
-        raise ValueError(f"rms_norm: residual must be contiguous and like x, {list(x.shape)} of {x.dtype}, not {list(residual.shape)} of {residual.dtype}")

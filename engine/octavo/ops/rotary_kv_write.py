@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from octavo.ops import dispatch
+from octavo.ops import checks, dispatch
 from octavo_api.settings import BLOCK_SIZE
 
 
@@ -22,19 +22,27 @@ def rotary_kv_write(qkv: tuple[Tensor, Tensor, Tensor], cos_sin: Tensor, positio
         IndexError: on the CPU, a position is not in the table or a slot not in the cache.
     """
     q, k, v = qkv
-    _check(qkv, cos_sin, (positions, slots), kv_cache)
-    kernels = dispatch.kernels(q) if dispatch.head_size_fits(q.shape[2]) else None
-    if kernels is None:
+    keys, values = kv_cache
+    if q.dim() != 3 or cos_sin.dim() != 2:
+        raise ValueError(f"rotary_kv_write: q must be [T, heads, D] and cos_sin [positions, D], not {list(q.shape)} and {list(cos_sin.shape)}")
+    (tokens, _, size), dtype, blocks, angles = q.shape, q.dtype, keys.shape[0], cos_sin.shape[0]
+    q_at, query_heads, q_stride = checks.heads("rotary_kv_write: q", q, (tokens, size), dtype)
+    k_at, kv_heads, k_stride = checks.heads("rotary_kv_write: k", k, (tokens, size), dtype)
+    v_at, _, v_stride = checks.heads("rotary_kv_write: v", v, (tokens, size), dtype)
+    cache_shape = (blocks, kv_heads, BLOCK_SIZE, size)
+    cache_at = (checks.address("rotary_kv_write: keys", keys, cache_shape, dtype), checks.address("rotary_kv_write: values", values, cache_shape, dtype))
+    tables_at = (
+        checks.address("rotary_kv_write: cos_sin", cos_sin, (angles, size), torch.float32),
+        checks.address("rotary_kv_write: positions", positions, (tokens,), torch.int64),
+        checks.address("rotary_kv_write: slots", slots, (tokens,), torch.int64),
+    )
+    found = dispatch.kernels(q) if dispatch.heads_fit(size, query_heads, kv_heads) else None
+    if found is None:
         reference(qkv, cos_sin, positions, slots, kv_cache)
         return
-    kernels.rotary_kv_write(
-        (q.data_ptr(), k.data_ptr(), v.data_ptr()),
-        (q.stride(0), k.stride(0), v.stride(0)),
-        (cos_sin.data_ptr(), positions.data_ptr(), slots.data_ptr()),
-        (kv_cache[0].data_ptr(), kv_cache[1].data_ptr()),
-        (q.shape[0], q.shape[1], k.shape[1], q.shape[2], cos_sin.shape[0], kv_cache[0].shape[0]),
-        *dispatch.call(q),
-    )
+    kernels, code, stream = found
+    shape = (tokens, query_heads, kv_heads, size, angles, blocks)
+    kernels.rotary_kv_write((q_at, k_at, v_at), (q_stride, k_stride, v_stride), tables_at, cache_at, shape, code, stream)
 
 
 def reference(qkv: tuple[Tensor, Tensor, Tensor], cos_sin: Tensor, positions: Tensor, slots: Tensor, kv_cache: tuple[Tensor, Tensor]) -> None:
@@ -47,25 +55,3 @@ def reference(qkv: tuple[Tensor, Tensor, Tensor], cos_sin: Tensor, positions: Te
     blocks, offsets = slots // BLOCK_SIZE, slots % BLOCK_SIZE
     kv_cache[0][blocks, :, offsets] = k
     kv_cache[1][blocks, :, offsets] = v
-
-
-def _check(qkv: tuple[Tensor, Tensor, Tensor], cos_sin: Tensor, tokens: tuple[Tensor, Tensor], kv_cache: tuple[Tensor, Tensor]) -> None:
-    q, k, v = qkv
-    count, _, size = q.shape
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.shape != (count, x.shape[1], size) or x.dtype != q.dtype or x.stride()[1:] != (size, 1):
-            raise ValueError(
-                f"rotary_kv_write: {name} must be [{count}, heads, {size}] of {q.dtype} with the last two dimensions contiguous,"
-                f" not {list(x.shape)} of {x.dtype} with strides {x.stride()}"
-            )
-    if cos_sin.shape[1:] != (size,) or cos_sin.dtype != torch.float32 or not cos_sin.is_contiguous():
-        raise ValueError(f"rotary_kv_write: cos_sin must be [positions, {size}] of float32, contiguous, not {list(cos_sin.shape)} of {cos_sin.dtype}")
-    for name, x in (("positions", tokens[0]), ("slots", tokens[1])):
-        if x.shape != (count,) or x.dtype != torch.int64 or not x.is_contiguous():
-            raise ValueError(f"rotary_kv_write: {name} must be [{count}] of int64, contiguous, not {list(x.shape)} of {x.dtype}")
-    for name, x, heads in (("keys", kv_cache[0], k.shape[1]), ("values", kv_cache[1], v.shape[1])):
-        if x.shape[1:] != (heads, BLOCK_SIZE, size) or x.shape != kv_cache[0].shape or x.dtype != q.dtype or not x.is_contiguous():
-            raise ValueError(
-                f"rotary_kv_write: the cache's {name} must be [num_blocks, {heads}, {BLOCK_SIZE}, {size}] of {q.dtype}, contiguous,"
-                f" not {list(x.shape)} of {x.dtype}"
-            )

@@ -110,7 +110,7 @@ def _resources(resource: LLMDeployment) -> dict[str, Any]:
     amounts = {"cpu": asked.cpu, "memory": asked.memory}
     if asked.gpu:
         amounts["nvidia.com/gpu"] = str(asked.gpu.count)
-    return {"requests": amounts, "limits": amounts}
+    return {"requests": amounts, "limits": dict(amounts)}
 
 
 def _placement(resource: LLMDeployment) -> dict[str, Any]:

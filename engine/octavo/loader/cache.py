@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import msgspec
 from msgspec import Struct
@@ -85,9 +86,17 @@ def fetch(folder: Path, fill: Callable[[Filling], Record], progress: Progress) -
     if found is not None:
         return found
     filling = Filling(folder.with_name(folder.name + ".part"))
+    seen = [(0, 0)]
+
+    def watch() -> None:
+        now = filling.so_far()
+        if now != seen[-1]:  # silence tells a heartbeat that the other process is stuck
+            seen.append(now)
+            progress(*now)
+
     with _cache_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(folder.name + ".lock"), lambda: progress(*filling.so_far())):
+        with _locked(folder.with_name(folder.name + ".lock"), watch):
             if stored(folder) is None:
                 filling.path.mkdir(exist_ok=True)
                 _finish(filling.path, folder, fill(filling))
@@ -126,14 +135,18 @@ def _finish(part: Path, folder: Path, record: Record) -> None:
 def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Holds a lock that ends with the process, however it ends; `waiting` is called while another one holds it."""
     with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                waiting()
-                time.sleep(_POLL_SECONDS)
+        while not _try_lock(file):
+            waiting()
+            time.sleep(_POLL_SECONDS)
         yield
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

@@ -84,13 +84,13 @@ def _all_of_it(client: httpx.Client, remote: Remote, part: Path, progress: Progr
                 digest = _rest_of_it(client, remote, file, progress)
                 os.fsync(file.fileno())
                 return digest
-            except (httpx.TransportError, _Interrupted) as error:
+            except (httpx.RequestError, _Interrupted) as error:
                 failures = 1 if file.seek(0, os.SEEK_END) > before else failures + 1
                 if failures == ATTEMPTS:
                     cause = str(error) or type(error).__name__
                     text = f"{remote.name}: cannot be fetched from {host_of(remote.url)}: {cause}; check the network, what has come is kept"
                     raise ModelUnavailable("SourceUnreachable", text) from error
-                time.sleep(_BACKOFF_SECONDS * 2 ** (failures - 1))
+                time.sleep(backoff_seconds(failures))
 
 
 def _rest_of_it(client: httpx.Client, remote: Remote, file: BinaryIO, progress: Progress) -> str:
@@ -133,9 +133,19 @@ def _goes_on(response: httpx.Response, remote: Remote, file: BinaryIO, done: int
     if status in (httpx.codes.PARTIAL_CONTENT, httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE):
         file.truncate(0)
         raise _Interrupted("what has come does not fit what is there")
-    if status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+    if in_trouble(status):
         raise _Interrupted(f"it answers {status}")
     raise Refused(status, host_of(remote.url), response.headers.get("X-Error-Code", ""))
+
+
+def in_trouble(status: int) -> bool:
+    """Whether the same question may get another answer later."""
+    return status == httpx.codes.TOO_MANY_REQUESTS or status >= httpx.codes.INTERNAL_SERVER_ERROR
+
+
+def backoff_seconds(failures: int) -> float:
+    """How long to wait after so many failures in a row."""
+    return _BACKOFF_SECONDS * 2.0 ** (failures - 1)
 
 
 def host_of(url: str) -> str:

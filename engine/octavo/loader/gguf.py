@@ -140,7 +140,8 @@ def _unpack(info: TensorInfo, packed: NDArray[np.uint8], array: NDArray[np.float
     part = packed[start // block * size : stop // block * size]
     width = _width(stop - start, block)
     rows = part.reshape(-1, width // block * size)
-    array[start:stop] = quants.dequantize(rows, GGMLQuantizationType[info.type.name]).reshape(-1)
+    with np.errstate(all="ignore"):  # a model may be broken, and then it computes what it computes
+        array[start:stop] = quants.dequantize(rows, GGMLQuantizationType[info.type.name]).reshape(-1)
 
 
 def _width(count: int, block: int) -> int:

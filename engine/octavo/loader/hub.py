@@ -46,6 +46,8 @@ _SAFETENSORS = re.compile(r"model[\w.-]*\.safetensors(\.index\.json)?")
 _GGUF = re.compile(r"[\w.+-]+\.gguf")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT_SECONDS = 30.0
+_NETWORK_ERRORS = (OSError, *HfHubHTTPError.__bases__)
+"""The hub's client has changed its HTTP library more than once; its own error derives from that of the one in use."""
 
 _log = logging.getLogger(__name__)
 
@@ -98,14 +100,17 @@ def _look_up(source: ModelSource) -> _Snapshot:
     except GatedRepoError as error:
         raise _gated(source) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        text = f"{source}: the hub has no such repository, or it is private; check the name, and HF_TOKEN if it is private"
-        raise ModelUnavailable("ModelNotFound", text) from error
+        raise _unknown(source) from error
     except RevisionNotFoundError as error:
         text = f"{source}: the repository has no revision {source.revision!r}; name a branch, tag or commit that it has"
         raise ModelUnavailable("ModelNotFound", text) from error
     except HfHubHTTPError as error:
+        if error.response.status_code == httpx.codes.NOT_FOUND:
+            raise _unknown(source) from error
+        if error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise _denied(source, error.response.status_code) from error
         raise ModelUnavailable("SourceUnreachable", f"{source}: the hub answers {error.response.status_code}; try again later") from error
-    except (httpx.HTTPError, OSError) as error:
+    except _NETWORK_ERRORS as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelUnavailable("SourceUnreachable", f"{source}: the hub cannot be reached: {cause}; check the network and HF_ENDPOINT") from error
     siblings = info.siblings or []
@@ -168,8 +173,17 @@ def _refused(source: ModelSource, name: str, error: Refused) -> ModelUnavailable
     if error.code == "GatedRepo" or error.status == httpx.codes.FORBIDDEN:
         return _gated(source)
     if error.status == httpx.codes.UNAUTHORIZED:
-        return ModelUnavailable("SourceDenied", f"{source}: the hub answers 401 to {name}; check HF_TOKEN")
+        return _denied(source, error.status)
     return ModelUnavailable("ModelNotFound", f"{source}: the hub answers {error.status} to {name}, which it lists; try again later")
+
+
+def _unknown(source: ModelSource) -> ModelUnavailable:
+    text = f"{source}: the hub has no such repository, or it is private; check the name, and HF_TOKEN if it is private"
+    return ModelUnavailable("ModelNotFound", text)
+
+
+def _denied(source: ModelSource, status: int) -> ModelUnavailable:
+    return ModelUnavailable("SourceDenied", f"{source}: the hub answers {status}; check HF_TOKEN and what it may read")
 
 
 def _gated(source: ModelSource) -> ModelUnavailable:

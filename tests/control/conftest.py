@@ -109,11 +109,12 @@ def wait_until(true: Callable[[], bool], seconds: float) -> None:
 
 @pytest.fixture
 def up(tmp_path: Path, stand_in: dict[str, str]) -> Iterator[Callable[..., Up]]:
-    """`up("file.yaml", "--ask=…")` on a free port; afterwards nothing of it may be left."""
+    """`up("file.yaml", "--ask=…")` on a free port, with the stand-in unless it is `real`; afterwards nothing of it may be left."""
     started: list[Up] = []
 
-    def start(*arguments: str | Path, port: int = 0) -> Up:
-        started.append(Up(tmp_path, stand_in, ["up", *map(str, arguments), f"--port={port}"]))
+    def start(*arguments: str | Path, port: int = 0, real: bool = False) -> Up:
+        environment = os.environ | {"OCTAVO_TEST_MARK": stand_in["OCTAVO_TEST_MARK"]} if real else stand_in
+        started.append(Up(tmp_path, environment, ["up", *map(str, arguments), f"--port={port}"]))
         return started[-1]
 
     yield start

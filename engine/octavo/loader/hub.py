@@ -46,7 +46,7 @@ _SAFETENSORS = re.compile(r"model[\w.-]*\.safetensors(\.index\.json)?")
 _GGUF = re.compile(r"[\w.+-]+\.gguf")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT_SECONDS = 30.0
-_NETWORK_ERRORS = (OSError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)))
+_NETWORK_ERRORS: tuple[type[Exception], ...] = (OSError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)))
 """The hub's client has changed its HTTP library more than once; its own error derives from that of the one in use."""
 
 _log = logging.getLogger(__name__)

@@ -7,6 +7,10 @@
 #include "cpu/cpu.h"
 #include "cpu/parallel.h"
 #include "operations.h"
+#ifdef OCTAVO_CUDA
+#include "cuda/cuda.h"
+#include "cuda/step.h"
+#endif
 
 namespace py = pybind11;
 
@@ -30,6 +34,19 @@ struct Cpu {
     static void gated_activation(const GatedActivation& a, DType dtype, Stream) { cpu::gated_activation(a, dtype); }
     static void copy_blocks(const CopyBlocks& a, Stream) { cpu::copy_blocks(a); }
 };
+
+PagedAttention attention_of(const Ints<4>& tensors, const Ints<3>& batch, const Ints<5>& shape, const Ints<3>& tables,
+                            const std::pair<float, int64_t>& scores) {
+    PagedAttention a = {};
+    a.out = address(tensors[0]), a.q = address(tensors[1]), a.keys = address(tensors[2]), a.values = address(tensors[3]);
+    a.block_tables = address<const int32_t>(batch[0]);
+    a.query_start = address<const int32_t>(batch[1]);
+    a.context_lens = address<const int32_t>(batch[2]);
+    a.tokens = shape[0], a.q_heads = shape[1], a.kv_heads = shape[2], a.head_size = shape[3], a.q_stride = shape[4];
+    a.sequences = tables[0], a.table_blocks = tables[1], a.num_blocks = tables[2];
+    a.scale = scores.first, a.window = scores.second;
+    return a;
+}
 
 // The five operations of one kind of device, under the same names and with the same arguments.
 template <class Device>
@@ -71,23 +88,7 @@ void define(py::module_ m) {
     });
     m.def("paged_attention",
           [](Ints<4> tensors, Ints<3> batch, Ints<5> shape, Ints<3> tables, std::pair<float, int64_t> scores, int dtype, Stream stream) {
-              const PagedAttention a = {address(tensors[0]),
-                                        address(tensors[1]),
-                                        address(tensors[2]),
-                                        address(tensors[3]),
-                                        address<const int32_t>(batch[0]),
-                                        address<const int32_t>(batch[1]),
-                                        address<const int32_t>(batch[2]),
-                                        shape[0],
-                                        shape[1],
-                                        shape[2],
-                                        shape[3],
-                                        shape[4],
-                                        tables[0],
-                                        tables[1],
-                                        tables[2],
-                                        scores.first,
-                                        scores.second};
+              const PagedAttention a = attention_of(tensors, batch, shape, tables, scores);
               const py::gil_scoped_release released;
               Device::paged_attention(a, static_cast<DType>(dtype), stream);
           });
@@ -109,11 +110,82 @@ void define(py::module_ m) {
     });
 }
 
+#ifdef OCTAVO_CUDA
+
+cudaStream_t queue(Stream stream) {
+    return reinterpret_cast<cudaStream_t>(stream);
+}
+
+struct Cuda {
+    static void rms_norm(const RmsNorm& a, DType dtype, Stream s) { cuda::rms_norm(a, dtype, queue(s)); }
+    static void rotary_kv_write(const RotaryKvWrite& a, DType dtype, Stream s) { cuda::rotary_kv_write(a, dtype, queue(s)); }
+    static void paged_attention(const PagedAttention& a, DType dtype, Stream s) { cuda::paged_attention(a, dtype, queue(s)); }
+    static void gated_activation(const GatedActivation& a, DType dtype, Stream s) { cuda::gated_activation(a, dtype, queue(s)); }
+    static void copy_blocks(const CopyBlocks& a, Stream s) { cuda::copy_blocks(a, queue(s)); }
+};
+
+cuda::Rows rows_of(const Ints<3>& tensors, const Ints<4>& shape) {
+    return {address<int32_t>(tensors[0]),
+            address<int32_t>(tensors[1]),
+            address<int32_t>(tensors[2]),
+            shape[0],
+            shape[1],
+            shape[2],
+            int(shape[3])};
+}
+
+// What only a GPU has: the plan of its attention, and the permanent rows of requests.
+void define_cuda(py::module_ m) {
+    define<Cuda>(m);
+    m.def("planned_attention", [](Ints<4> tensors, Ints<3> batch, Ints<5> shape, Ints<3> tables, std::pair<float, int64_t> scores,
+                                  Ints<3> plan, int dtype, Stream stream) {
+        PagedAttention a = attention_of(tensors, batch, shape, tables, scores);
+        a.num_decodes = plan[0], a.plan = address(plan[1]), a.plan_sequences = plan[2];
+        cuda::paged_attention(a, static_cast<DType>(dtype), queue(stream));
+    });
+    m.def("attention_workspace_bytes", &cuda::attention_workspace_bytes);
+    m.def("plan_attention", [](Ints<2> tensors, Ints<2> sequences, Ints<3> heads, int64_t window, Stream stream) {
+        const AttentionPlan a = {
+            address(tensors[0]), address<const int32_t>(tensors[1]), sequences[0], sequences[1], heads[0], heads[1], heads[2], window};
+        cuda::plan_attention(a, queue(stream));
+    });
+    m.attr("ROW_PARAMETERS") = cuda::kParameters;
+    m.attr("ROW_ENDERS") = cuda::kEnders;
+    m.def("apply_step", [](Ints<3> rows, Ints<4> shape, int64_t step, std::pair<int, int> records, Stream stream) {
+        cuda::apply_step(rows_of(rows, shape), address<const int32_t>(step), records.first, records.second, queue(stream));
+    });
+    m.def("gather_step",
+          [](Ints<3> rows, Ints<4> shape, int64_t step, std::pair<int, int> sequences, Ints<6> batch, int64_t max_tokens, Stream stream) {
+              const cuda::StepBatch b = {address<int64_t>(batch[0]),
+                                         address<int64_t>(batch[1]),
+                                         address<int64_t>(batch[2]),
+                                         address<int32_t>(batch[3]),
+                                         address<int32_t>(batch[4]),
+                                         address<int32_t>(batch[5]),
+                                         max_tokens};
+              cuda::gather_step(rows_of(rows, shape), address<const int32_t>(step), sequences.first, sequences.second, b, queue(stream));
+          });
+    m.def("sample", [](Ints<3> rows, Ints<4> shape, Ints<4> tensors, std::pair<int, int> counts, Stream stream) {
+        const cuda::Sample a = {address(tensors[0]),
+                                address<const int32_t>(tensors[1]),
+                                address<const int32_t>(tensors[2]),
+                                address<int32_t>(tensors[3]),
+                                counts.first,
+                                counts.second};
+        cuda::sample(rows_of(rows, shape), a, queue(stream));
+    });
+}
+
+#endif
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
     m.doc() = "Compiled kernels. octavo.ops is their interface.";
     define<Cpu>(m.def_submodule("cpu"));
+#ifdef OCTAVO_CUDA
+    define_cuda(m.def_submodule("cuda"));
+#endif
     m.def("levels", &cpu::levels);
     m.def("level", &cpu::level);
     m.def("set_level", &cpu::set_level);

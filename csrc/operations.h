@@ -45,6 +45,18 @@ struct PagedAttention {
     int64_t sequences, table_blocks, num_blocks;
     float scale;
     int64_t window;  // 0 for all
+    // On a GPU: the first num_decodes sequences have one token each, and `plan` says how they are divided.
+    int64_t num_decodes;
+    void* plan;
+    int64_t plan_sequences;  // for which the plan's workspace has room
+};
+
+struct AttentionPlan {
+    void* workspace;
+    const int32_t* context_lens;  // [sequences], one token each
+    int64_t sequences, plan_sequences;
+    int64_t q_heads, kv_heads, head_size;
+    int64_t window;
 };
 
 struct GatedActivation {

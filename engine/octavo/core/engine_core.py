@@ -1,13 +1,15 @@
-"""The engine's loop. A step: take in what arrived, schedule, execute, update, send.
+"""The engine's loop. A step: take in what arrived, schedule, begin to execute, finish the one before, update, send.
 
 It knows neither sockets nor processes: those are `engine_process`'s, which gives it an inbox and an outbox.
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 from octavo.core.kv_cache import KVCache
 from octavo.core.messages import Abort, EngineReady, EngineRequest, FromEngine, LoadProgress, RequestUpdate, Shutdown, StepUpdates, ToEngine
+from octavo.core.schedule import SchedulerOutput
 from octavo.core.scheduler import Scheduler, SchedulerLimits
 from octavo.core.sizing import size_kv_cache
 from octavo.executor.protocol import Executor
@@ -34,6 +36,7 @@ class EngineCore:
         self._executor = executor
         self._inbox = inbox
         self._send = send
+        self._begun: deque[SchedulerOutput] = deque()
         facts = executor.load(lambda done, total: send(LoadProgress(stage="loading", done=done, total=total)))
         sizes = size_kv_cache(facts, settings)
         send(LoadProgress(stage="warming", done=0, total=0))
@@ -66,14 +69,17 @@ class EngineCore:
     def _step(self, updates: list[RequestUpdate]) -> None:
         step = self.scheduler.schedule()
         if step.scheduled:
-            updates += self.scheduler.update(step, self._executor.execute(step))
-        elif self.scheduler.has_work:
+            self._executor.begin(step)
+            self._begun.append(step)
+        elif self.scheduler.has_work and not self._begun:
             raise RuntimeError(f"{self.scheduler.stats().waiting} requests wait and none can be scheduled")
+        if self._begun and (not step.scheduled or len(self._begun) >= self._executor.steps_in_flight):
+            updates += self.scheduler.update(self._begun.popleft(), self._executor.finish())
         self._answer(updates)
 
     def _take_in(self, updates: list[RequestUpdate]) -> bool:
         """Empties the inbox, waiting for a message when there is nothing else to do; whether to go on."""
-        message = self._inbox.receive(wait=not self.scheduler.has_work)
+        message = self._inbox.receive(wait=not (self.scheduler.has_work or self._begun))
         while message is not None:
             if isinstance(message, Shutdown):
                 return False

@@ -37,8 +37,15 @@ class Executor(Protocol):
         """Makes the KV cache, `num_blocks[g]` blocks for layer group g, and warms up. Block 0 of each group is never
         given to a request: it stands for blocks that left a window."""
 
-    def execute(self, step: SchedulerOutput) -> ModelRunnerOutput:
-        """Computes one step."""
+    @property
+    def steps_in_flight(self) -> int:
+        """Steps that may be begun before the first of them is finished: 1 where nothing is won by planning ahead."""
+
+    def begin(self, step: SchedulerOutput) -> None:
+        """Begins to compute a step. It may need what a step before it samples, which nobody but the executor knows yet."""
+
+    def finish(self) -> ModelRunnerOutput:
+        """What the oldest step sampled that was begun and not finished; waits for it."""
 
     def shutdown(self) -> None:
         """Frees what it holds."""

@@ -31,6 +31,8 @@ class DummyCheckpoint:
 
     def fill(self, targets: Iterable[tuple[str, Tensor]]) -> None:
         """Fills named tensors with the same random numbers every time, norms with about one."""
-        generator = torch.Generator().manual_seed(_SEED)
+        generators: dict[torch.device, torch.Generator] = {}
         for name, target in targets:
+            device = target.device
+            generator = generators.setdefault(device, torch.Generator(device).manual_seed(_SEED))
             target.normal_(1.0 if name.endswith("norm.weight") else 0.0, _STANDARD_DEVIATION, generator=generator)

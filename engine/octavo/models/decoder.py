@@ -51,7 +51,7 @@ class Decoder:
             x = layer(x, residual, batch, kv_cache)
         if x is None:
             raise RuntimeError("a model has at least one layer")
-        return self.head(self.norm(x[batch.sampled], residual[batch.sampled]))
+        return self.head(self.norm(x.index_select(0, batch.sampled), residual.index_select(0, batch.sampled)))
 
 
 class PreNormLayer:

@@ -16,6 +16,8 @@ from octavo.models.decoder import Decoder
 from octavo.models.weights import Weights
 from octavo_api.errors import ModelUnavailable
 
+CPU = torch.device("cpu")
+
 _BUFFERS = (".rotary_emb.inv_freq", ".masked_bias")
 """Endings of tensors that older checkpoints hold and no model needs."""
 
@@ -54,15 +56,15 @@ def model_config(raw: Mapping[str, Any]) -> ModelConfig:
     return read_model_config(raw, architecture_of(raw))
 
 
-def load_model(checkpoint: Checkpoint, dtype: torch.dtype, positions: int, progress: ProgressCallback) -> Decoder:
-    """Builds the model for sequences of up to `positions` tokens and loads its weights.
+def load_model(checkpoint: Checkpoint, dtype: torch.dtype, positions: int, progress: ProgressCallback, device: torch.device = CPU) -> Decoder:
+    """Builds the model on `device` for sequences of up to `positions` tokens and loads its weights.
 
     Raises:
         ModelUnavailable: the model is not supported, or its tensors are not those of its configuration.
     """
     config = model_config(checkpoint.config)
     family = FAMILIES[config.architecture]
-    weights = Weights(dtype, torch.device("cpu"))
+    weights = Weights(dtype, device)
     model = family.build(config, weights, positions)
     if isinstance(checkpoint, DummyCheckpoint):
         checkpoint.fill(weights.targets())

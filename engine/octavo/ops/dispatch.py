@@ -11,14 +11,21 @@ from octavo import _C
 _CODES = {torch.float32: 0, torch.bfloat16: 1}
 _MAX_QUERY_HEADS_PER_KV_HEAD = 64
 
+HAS_CUDA = hasattr(_C, "cuda")
+"""Whether the GPU's kernels were compiled."""
+
 
 def kernels(x: Tensor) -> "tuple[_C.Kernels, int, int] | None":
     """The compiled operations for tensors like `x` and what ends every call of them: the number that stands for its
     dtype, and the stream to run on. None where there are none."""
     code = _CODES.get(x.dtype)
-    if code is None or not x.is_cpu:
+    if code is None:
         return None
-    return _C.cpu, code, 0
+    if x.is_cpu:
+        return _C.cpu, code, 0
+    if x.is_cuda and HAS_CUDA:
+        return _C.cuda, code, torch.cuda.current_stream(x.device).cuda_stream
+    return None
 
 
 def heads_fit(size: int, query_heads: int, kv_heads: int) -> bool:

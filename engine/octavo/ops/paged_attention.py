@@ -5,8 +5,13 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 from torch import Tensor
 
+from octavo import _C
 from octavo.ops import checks, dispatch
+from octavo.ops.decode_plan import DecodePlan
 from octavo_api.settings import BLOCK_SIZE
+
+CUDA_HEAD_SIZES = (64, 128, 256)
+"""Head sizes that the GPU's kernels know, all of them in bfloat16."""
 
 
 class AttentionBatch(Struct, frozen=True):
@@ -14,7 +19,8 @@ class AttentionBatch(Struct, frozen=True):
 
     `block_tables` [S, B] int32, entries past a sequence's context unused; `query_start` [S + 1] int32: sequence s has
     the tokens query_start[s] up to query_start[s + 1], its last ones; `context_lens` [S] int32: tokens of the sequence
-    in the cache, those of this step included. All contiguous. They are checked here, once for all layers: `addresses`
+    in the cache, those of this step included. All contiguous. On a GPU the first `num_decodes` sequences have one token
+    each, and `plan` was made for them. They are checked here, once for all layers: `addresses`
     are theirs, `size` is S and B.
 
     Raises:
@@ -26,6 +32,8 @@ class AttentionBatch(Struct, frozen=True):
     context_lens: Tensor
     addresses: tuple[int, int, int] = (0, 0, 0)
     size: tuple[int, int] = (0, 0)
+    num_decodes: int = 0
+    plan: DecodePlan | None = None
 
     def __post_init__(self) -> None:
         if self.block_tables.dim() != 2:
@@ -72,9 +80,16 @@ def paged_attention(q: Tensor, kv_cache: tuple[Tensor, Tensor], batch: Attention
     if found is None:
         return reference(q, kv_cache, batch, scale, window)
     kernels, code, stream = found
+    if q.is_cuda and (dtype != torch.bfloat16 or size not in CUDA_HEAD_SIZES):
+        return reference(q, kv_cache, batch, scale, window)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     shape = (tokens, query_heads, kv_heads, size, q_stride)
-    kernels.paged_attention((out.data_ptr(), q_at, keys_at, values_at), batch.addresses, shape, (*batch.size, blocks), (scale, window), code, stream)
+    tensors, tables = (out.data_ptr(), q_at, keys_at, values_at), (*batch.size, blocks)
+    if q.is_cuda:
+        plan = (0, 0, 0) if batch.plan is None else (batch.num_decodes, batch.plan.address, batch.plan.sequences)
+        _C.cuda.planned_attention(tensors, batch.addresses, shape, tables, (scale, window), plan, code, stream)
+    else:
+        kernels.paged_attention(tensors, batch.addresses, shape, tables, (scale, window), code, stream)
     return out
 
 

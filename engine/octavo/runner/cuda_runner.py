@@ -20,7 +20,9 @@ from octavo.loader.checkpoint import open_checkpoint
 from octavo.models.batch import KVCaches
 from octavo.models.decoder import Decoder
 from octavo.models.registry import load_model, model_config
+from octavo.ops import dispatch
 from octavo.ops.copy_blocks import copy_blocks
+from octavo.ops.paged_attention import CUDA_HEAD_SIZES
 from octavo.runner.device_state import DeviceState
 from octavo.runner.memory import activation_bytes
 from octavo_api.errors import InvalidSetting, ModelUnavailable
@@ -30,8 +32,6 @@ TOKEN_BUDGET = 8192
 STEPS_IN_FLIGHT = 2
 GRAPH_BYTES = 1 << 30
 """Device memory kept for CUDA graphs and the libraries' workspaces."""
-
-_HEAD_SIZES = (64, 128, 256)
 
 _log = logging.getLogger(__name__)
 
@@ -71,11 +71,15 @@ class CudaRunner:
             )
         if self._settings.dtype == "float32":
             raise InvalidSetting("dtype: is float32, must be auto or bfloat16 on a GPU")
+        if not dispatch.HAS_CUDA:
+            raise ModelUnavailable(
+                "UnsupportedDevice", f"there is a GPU, {name}, but octavo was built without nvcc; build it with one, or hide the GPU: CUDA_VISIBLE_DEVICES="
+            )
         checkpoint = open_checkpoint(self._path, self._settings.load_format)
         config = model_config(checkpoint.config)
-        if config.head_size not in _HEAD_SIZES:
+        if config.head_size not in CUDA_HEAD_SIZES:
             raise ModelUnavailable(
-                "UnsupportedModel", f"heads have {config.head_size} components; the GPU's kernels are for {', '.join(map(str, _HEAD_SIZES))}"
+                "UnsupportedModel", f"heads have {config.head_size} components; the GPU's kernels are for {', '.join(map(str, CUDA_HEAD_SIZES))}"
             )
         positions = min(config.max_positions, self._settings.max_model_len or config.max_positions)
         self._model = load_model(checkpoint, torch.bfloat16, positions, progress, self._device)
@@ -103,8 +107,8 @@ class CudaRunner:
                 # Zeros: what a graph's unused places read in the null block must be numbers.
                 caches[layer] = (torch.zeros(shape, dtype=torch.bfloat16, device=self._device), torch.zeros(shape, dtype=torch.bfloat16, device=self._device))
         self._kv_caches = [caches[layer] for layer in range(len(caches))]
-        self._state = DeviceState(self._settings.max_num_seqs, model.positions, max(self._budget, self._settings.max_num_seqs), self._device)
-        self._state.allocate(model.groups, self._query_heads, self._settings.seed)
+        sizes = (self._settings.max_num_seqs, model.positions, max(self._budget, self._settings.max_num_seqs))
+        self._state = DeviceState(sizes, model.groups, self._query_heads, self._settings.seed, self._device)
         self._free = [torch.zeros(self._settings.max_num_seqs, dtype=torch.int32, pin_memory=True) for _ in range(STEPS_IN_FLIGHT + 1)]
         self._state.send(SchedulerOutput(freed=[], new=[], copies=[], scheduled=[]), [], [], 1)
         self._graph(1)
@@ -155,7 +159,7 @@ class CudaRunner:
         """The graph of a decode of `size` sequences, captured when it is first asked for."""
         if size not in self._graphs:
             started = time.monotonic()
-            side = torch.cuda.Stream(self._device)
+            side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream(self._device))
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.stream(side):
@@ -172,7 +176,7 @@ class CudaRunner:
     def _answer(self, count: int) -> None:
         token_ids = self._free.pop()
         token_ids[:count].copy_(self._state.token_ids[:count], non_blocking=True)
-        done = torch.cuda.Event()
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record()
         self._begun.append(_Begun(token_ids=token_ids, count=count, done=done))
 

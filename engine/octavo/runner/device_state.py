@@ -26,20 +26,14 @@ class DeviceState:
         token_ids: [rows] int32, what the latest step sampled.
     """
 
-    def __init__(self, rows: int, max_len: int, max_tokens: int, device: torch.device) -> None:
-        self.rows = rows
-        self._max_len = max_len
-        self._max_tokens = max_tokens
+    def __init__(self, shape: tuple[int, int, int], groups: tuple[LayerGroup, ...], query_heads: int, seed: int, device: torch.device) -> None:
+        """`shape`: rows, max_len, max_tokens; `seed` is the engine's, for requests that bring none."""
+        self.rows, max_len, self._max_tokens = shape
+        rows, blocks = self.rows, -(-max_len // BLOCK_SIZE)
         self._device = device
-        self._groups: list[DecodePlan] = []
-        self._tables = self._block_tables = self._slots = torch.empty(0)
-        self.token_ids = torch.zeros(rows, dtype=torch.int32, device=device)
-
-    def allocate(self, groups: tuple[LayerGroup, ...], query_heads: int, seed: int) -> None:
-        """Makes all buffers. `seed` is the engine's, for requests that bring none."""
-        device, rows, blocks = self._device, self.rows, -(-self._max_len // BLOCK_SIZE)
         self._seed = seed
-        self._tokens = torch.zeros(rows + 1, self._max_len, dtype=torch.int32, device=device)
+        self.token_ids = torch.zeros(rows, dtype=torch.int32, device=device)
+        self._tokens = torch.zeros(rows + 1, max_len, dtype=torch.int32, device=device)
         self._parameters = torch.zeros(rows + 1, _C.cuda.ROW_PARAMETERS, dtype=torch.int32, device=device)
         self._parameters.view(torch.float32)[:, [1, 3]] = 1.0  # top_p and repetition penalty are neutral at 1
         self._tables = torch.zeros(len(groups), rows + 1, blocks, dtype=torch.int32, device=device)
@@ -53,10 +47,18 @@ class DeviceState:
         self._step = torch.zeros(words, dtype=torch.int32, device=device)
         self._buffers = [torch.zeros(words, dtype=torch.int32, pin_memory=True) for _ in range(_BUFFERS)]
         self._packers = [PackedStep(buffer.numpy(), rows) for buffer in self._buffers]
-        self._copied = [torch.cuda.Event() for _ in self._buffers]
+        self._copied = [torch.cuda.Event() for _ in self._buffers]  # type: ignore[no-untyped-call]
         self._next = 0
+        self._batch_addresses = (
+            self._token_ids.data_ptr(),
+            self._positions.data_ptr(),
+            self._slots.data_ptr(),
+            self._block_tables.data_ptr(),
+            self._query_start.data_ptr(),
+            self._context_lens.data_ptr(),
+        )
         self._row_tensors = (self._tokens.data_ptr(), self._parameters.data_ptr(), self._tables.data_ptr())
-        self._row_shape = (rows + 1, self._max_len, blocks, len(groups))
+        self._row_shape = (rows + 1, max_len, blocks, len(groups))
 
     def send(self, step: SchedulerOutput, shares: list[ScheduledRow], samples: list[int], padded: int) -> None:
         """Takes in a step: `shares` are its scheduled rows in the order of the batch, `samples` those of them that
@@ -87,9 +89,8 @@ class DeviceState:
     def gather(self, sequences: int, tokens: int, decodes: int, samples: int) -> Batch:
         """The batch of the step that was sent. The first `decodes` sequences compute one token each."""
         stream = torch.cuda.current_stream(self._device).cuda_stream
-        tensors = (self._token_ids, self._positions, self._slots, self._block_tables, self._query_start, self._context_lens)
-        addresses = tuple(tensor.data_ptr() for tensor in tensors)
-        _C.cuda.gather_step(self._row_tensors, self._row_shape, self._step.data_ptr(), (self.rows, sequences), addresses, self._max_tokens, stream)
+        at = self._step.data_ptr()
+        _C.cuda.gather_step(self._row_tensors, self._row_shape, at, (self.rows, sequences), self._batch_addresses, self._max_tokens, stream)
         groups = []
         for index, plan in enumerate(self.plans):
             if decodes:

@@ -6,6 +6,7 @@ the scheduler's, how the layers look is `octavo.models`', how they are computed 
 
 import logging
 import time
+from collections import deque
 from pathlib import Path
 
 import torch
@@ -34,7 +35,9 @@ _log = logging.getLogger(__name__)
 
 
 class ModelRunner:
-    """An `Executor` in this process. `load` comes first, then `allocate`, then steps."""
+    """An `Executor` on the CPU, in this process. `load` comes first, then `allocate`, then steps."""
+
+    steps_in_flight = 1
 
     def __init__(self, model: Path, settings: EngineSettings) -> None:
         self._path = model
@@ -43,6 +46,7 @@ class ModelRunner:
         self._model: Decoder | None = None
         self._kv_caches: KVCaches = []
         self._state: RequestState | None = None
+        self._outputs: deque[ModelRunnerOutput] = deque()
 
     @torch.inference_mode()
     def load(self, progress: ProgressCallback) -> ModelFacts:
@@ -104,6 +108,14 @@ class ModelRunner:
         token_ids = sample(logits, state, gathered.rows, gathered.positions)
         state.append(gathered.rows, token_ids)
         return ModelRunnerOutput(token_ids=token_ids.tolist())
+
+    def begin(self, step: SchedulerOutput) -> None:
+        """Computes a step, all of it: planning the next one beside it would take from the same cores."""
+        self._outputs.append(self.execute(step))
+
+    def finish(self) -> ModelRunnerOutput:
+        """What the oldest step that was begun has sampled."""
+        return self._outputs.popleft()
 
     def shutdown(self) -> None:
         """Frees weights, KV cache and rows."""

@@ -33,7 +33,7 @@ class PackedStep:
         self._rows = rows
         places = np.cumsum([0, rows, rows, rows + 1, rows, rows, rows])
         self.header = int(places[-1])
-        self._places = dict(zip(("rows", "starts", "query_start", "sample_rows", "sample_positions", "sampled"), places.tolist(), strict=False))
+        self._places: dict[str, int] = dict(zip(("rows", "starts", "query_start", "sample_rows", "sample_positions", "sampled"), places.tolist(), strict=False))
         self._end = self.header
         self._records: list[int] = []
 

@@ -5,6 +5,7 @@
 
 import json
 import time
+from collections import deque
 from pathlib import Path
 
 from msgspec import Struct, convert
@@ -99,6 +100,7 @@ class ToyExecutor:
         self.faults = convert(json.loads((model / "toy.json").read_text()), self.Faults)
         self.settings = settings
         self.runner: ToyRunner | None = None
+        self.begun: deque[SchedulerOutput] = deque()
 
     def load(self, progress: ProgressCallback) -> ModelFacts:
         progress(0, 100)
@@ -119,8 +121,14 @@ class ToyExecutor:
     def allocate(self, num_blocks: tuple[int, ...]) -> None:
         self.runner = ToyRunner((FULL, WINDOW), num_blocks, self.settings.max_num_seqs)
 
-    def execute(self, step: SchedulerOutput) -> ModelRunnerOutput:
+    steps_in_flight = 2
+
+    def begin(self, step: SchedulerOutput) -> None:
+        self.begun.append(step)
+
+    def finish(self) -> ModelRunnerOutput:
         assert self.runner is not None
+        step = self.begun.popleft()
         time.sleep(self.faults.step_time)
         output = self.runner.execute(step)
         if self.faults.crash_on in output.token_ids:

@@ -121,10 +121,15 @@ class Traffic:
         command = [sys.executable, str(HERE / "client" / "traffic.py"), *arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
+    def wait(self, answers: int) -> None:
+        """Until so many more are complete."""
+        for _ in range(answers):
+            assert self.process.stdout.readline(), "the traffic has ended by itself"
+
     def stop(self) -> dict[str, Any]:
         """The report, once every open answer has ended."""
         output, _ = self.process.communicate(timeout=240)
-        return dict(json.loads(output))
+        return dict(json.loads(output.splitlines()[-1]))
 
     def __enter__(self) -> "Traffic":
         return self
@@ -176,8 +181,10 @@ def kubectl(request: pytest.FixtureRequest, release: Release) -> Iterator[Kubect
         kubectl.apply(manifest)
     wait_until(lambda: bool(kubectl.names("serviceaccount")), 30, lambda: "no service account appears in a new namespace")
     yield kubectl
-    kubectl("delete", "namespace", name, "--timeout=120s")
-    kubectl("delete", "persistentvolume", name)
+    # a namespace is emptied in steps many seconds apart, so what has pods goes first and the rest is not waited for
+    kubectl("delete", "llmdeployments,pods", "--all", "--timeout=120s")
+    kubectl("delete", "namespace", name, "--wait=false")
+    kubectl("delete", "persistentvolume", name, "--wait=false")
 
 
 def volume(namespace: str) -> list[Manifest]:
@@ -235,7 +242,7 @@ def traffic_from_a_pod(kubectl: Kubectl) -> Callable[..., Any]:
         spec = {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container]}
         kubectl.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client"}, "spec": spec})
         kubectl("wait", "pod/client", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s")
-        return json.loads(kubectl("logs", "client"))
+        return json.loads(kubectl("logs", "client").splitlines()[-1])
 
     return run
 

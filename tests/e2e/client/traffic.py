@@ -3,9 +3,9 @@
     traffic.py URL MODEL [--streams N] [--tokens N] [--requests N]
 
 Each of N streams asks for exactly `--tokens` tokens, again and again, until `--requests` are done or standard input
-ends; then open answers are read to their end. One JSON line on standard output: how many were complete, what failed,
-and the longest silence in seconds. An answer counts as complete when it was streamed as more than one chunk, and ended
-with a finish_reason and the expected usage; nothing is retried by the client.
+ends; then open answers are read to their end. After each answer and at the end one JSON line on standard output: how
+many were complete so far, what failed, and the longest silence in seconds. An answer counts as complete when it was
+streamed as more than one chunk, and ended with a finish_reason and the expected usage; nothing is retried by the client.
 """
 
 import argparse
@@ -41,9 +41,13 @@ class Traffic:
         while not self.stopping.is_set() and (request := next(self.requests, None)) is not None:
             try:
                 await self.ask(f"Stream {number}, request {request}: count upwards.")
+                self.tell()
             except Exception as error:  # whatever goes wrong is what this program is there to report
                 self.report.failures.append(f"{time.strftime('%T')} stream {number}, request {request}: {type(error).__name__}: {error}")
                 await asyncio.sleep(0.2)
+
+    def tell(self) -> None:
+        print(json.dumps(asdict(self.report)), flush=True)
 
     async def ask(self, question: str) -> None:
         started = time.monotonic()
@@ -87,7 +91,7 @@ async def main() -> None:
         if arguments.requests is None:
             threading.Thread(target=lambda: (sys.stdin.read(), traffic.stopping.set()), daemon=True).start()
         await asyncio.gather(*(traffic.stream(number) for number in range(arguments.streams)))
-    print(json.dumps(asdict(traffic.report)))
+    traffic.tell()
 
 
 if __name__ == "__main__":

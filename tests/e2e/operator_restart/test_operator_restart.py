@@ -14,5 +14,5 @@ def test_operator_restart(release, kubectl, deploy, wait) -> None:
 
     status = deployment.get()["status"]
     assert status["revision"] != before
+    wait(lambda: len(deployment.pods()) == 2, 90, lambda: f"old replicas stay: {deployment.kubectl('get', 'pods')}")
     assert {pod["metadata"]["labels"]["octavo.dev/revision"] for pod in deployment.pods()} == {status["revision"]}
-    assert len(deployment.pods()) == 2

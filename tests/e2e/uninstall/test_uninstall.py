@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-UNTOLD = {"events", "events.events.k8s.io", "componentstatuses", "namespaces", "nodes", "persistentvolumes"}
+UNTOLD = {"events", "events.events.k8s.io", "componentstatuses", "namespaces", "nodes", "csinodes.storage.k8s.io", "persistentvolumes"}
 OF_EVERY_NAMESPACE = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
 
 
@@ -31,7 +31,7 @@ def test_uninstall(release, deploy, wait) -> None:
     deployment.wait_ready()
     (pod,) = deployment.pods()
     release.uninstall()
-    left = {"customresourcedefinition.apiextensions.k8s.io/llmdeployments.octavo.dev"}
+    left = {"customresourcedefinition.apiextensions.k8s.io/llmdeployments.octavo.dev", "apiservice.apiregistration.k8s.io/v1alpha1.octavo.dev"}
     wait(lambda: ours(release.kubectl) == left, 60, lambda: f"left behind: {ours(release.kubectl)}")
 
     (same,) = deployment.pods()

@@ -26,6 +26,7 @@ _UNSCHEDULABLE = (
     (r"Insufficient memory", "InsufficientMemory"),
     (r"Insufficient cpu", "InsufficientCPU"),
     (r"didn't match Pod's node affinity|untolerated taint", "NoMatchingNode"),
+    (r"", "Unschedulable"),
 )
 _MESSAGE_LIMIT = 512
 _SIGNALS = {137: "was killed (SIGKILL)", 139: "crashed (SIGSEGV)", 134: "aborted (SIGABRT)", 143: "was ended (SIGTERM)"}
@@ -78,7 +79,7 @@ def _unschedulable(pod: Json, _container: Json, _died: Json) -> Failure | None:
     for condition in pod.get("status", {}).get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             message = condition.get("message", "")
-            reason = next((reason for pattern, reason in _UNSCHEDULABLE if re.search(pattern, message)), "Unschedulable")
+            reason = next(reason for pattern, reason in _UNSCHEDULABLE if re.search(pattern, message))
             return Failure(reason, _short(re.split(r",?( no new claims to deallocate,)? preemption:", message)[0]))
     return None
 

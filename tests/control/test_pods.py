@@ -3,6 +3,7 @@
 After a change that is meant: OCTAVO_WRITE_GOLDEN=1 python -m pytest tests/control/test_pods.py
 """
 
+import argparse
 import os
 import re
 from pathlib import Path
@@ -84,8 +85,6 @@ class TestEveryPod:
         assert manifest["spec"]["terminationGracePeriodSeconds"] > float(flag.partition("=")[2])
 
     def test_octavo_serve_understands_its_command_line(self, manifest, name) -> None:
-        import argparse
-
         parser = argparse.ArgumentParser()
         add_arguments(parser)
         (container,) = manifest["spec"]["containers"]

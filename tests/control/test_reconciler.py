@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from octavo_api.resource import LLMDeployment, LLMDeploymentStatus
+from octavo_api.resource import Condition, LLMDeployment, LLMDeploymentStatus, ReplicaCounts
 from octavo_operator import reconciler as module
 from octavo_operator.reconciler import RESYNC, TROUBLE_RESYNC, Reconciler, resync
 from octavo_operator.runtime import Conflict, Refused, Unavailable
@@ -209,7 +209,5 @@ async def test_closed_it_does_no_more(place, reconciler) -> None:
     ],
 )
 def test_how_soon_it_looks_again(conditions, counts, pause) -> None:
-    from octavo_api.resource import Condition, ReplicaCounts
-
     found = tuple(Condition(type=kind, status=status, reason="x") for kind, status in conditions.items())
     assert resync(LLMDeploymentStatus(conditions=found, replicas=ReplicaCounts(**counts)), 0.5) == pause

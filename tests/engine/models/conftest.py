@@ -4,7 +4,7 @@ The judge follows an answer token by token with transformers in float32: a token
 likes another one better by more than 1e-3.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from transformers import (
 
 from octavo.core.engine_core import EngineCore
 from octavo.core.messages import EngineRequest, EngineStats, FromEngine, Shutdown, StepUpdates, ToEngine
+from octavo.loader.checkpoint import open_checkpoint
+from octavo.models.registry import model_config
 from octavo.runner.model_runner import ModelRunner
 from octavo.sampling_params import SamplingParams
 from octavo_api.settings import EngineSettings
@@ -36,21 +38,42 @@ ANSWER = 64
 
 VOCABULARY = 311
 WINDOW = 24
-_SHAPE = dict(hidden_size=64, intermediate_size=112, num_attention_heads=4, num_key_value_heads=2, vocab_size=VOCABULARY, max_position_embeddings=256)
-_COMMON: dict[str, Any] = dict(_SHAPE, num_hidden_layers=3, initializer_range=0.15, pad_token_id=None, bos_token_id=None, eos_token_id=None)
+_COMMON: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 112,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.15,
+    "pad_token_id": None,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+_LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+_GEMMA3 = {
+    "num_hidden_layers": 4,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+    "sliding_window": WINDOW,
+    "head_dim": 32,
+    "query_pre_attn_scalar": 24,
+    "pad_token_id": 0,
+}
 
 FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**_COMMON, rope_parameters=_LLAMA3_ROPE)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**_COMMON, tie_word_embeddings=True)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_COMMON, head_dim=32)),
-    "gemma3": lambda: Gemma3ForCausalLM(
-        Gemma3TextConfig(
-            **{**_COMMON, "num_hidden_layers": 4, "pad_token_id": 0}, head_dim=32, query_pre_attn_scalar=24, sliding_window=WINDOW, layer_types=_LAYERS
-        )
-    ),
+    "gemma3": lambda: Gemma3ForCausalLM(Gemma3TextConfig(**{**_COMMON, **_GEMMA3})),
 }
-_LLAMA3_ROPE = dict(rope_type="llama3", rope_theta=10000.0, factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
-_LAYERS = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
 
 
 class _Stages:
@@ -113,10 +136,10 @@ def judge(reference: PreTrainedModel, prompt: list[int], answer: list[int]) -> N
         raise AssertionError(f"token {at} is {answer[at]}, the reference likes {int(best.indices[at])} better by {gaps[at]:.4f}")
 
 
-def block_bytes(config: Any) -> int:
+def block_bytes(model: Path) -> int:
     """KV cache bytes of 16 tokens over all layers, in float32."""
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * 16 * 4 * int(config.num_hidden_layers) * int(config.num_key_value_heads) * int(head_size)
+    config = model_config(open_checkpoint(model, "auto").config)
+    return 2 * 16 * 4 * config.num_layers * config.num_kv_heads * config.head_size
 
 
 @pytest.fixture(scope="session")
@@ -130,7 +153,7 @@ def follows() -> Callable[[PreTrainedModel, list[int], list[int]], None]:
 
 
 @pytest.fixture(scope="session")
-def kv_blocks() -> Callable[[Any], int]:
+def kv_blocks() -> Callable[[Path], int]:
     return block_bytes
 
 
@@ -175,7 +198,3 @@ def load_reference() -> Callable[[Path], PreTrainedModel]:
 @pytest.fixture(autouse=True, scope="session")
 def quiet_transformers() -> None:
     transformers.logging.disable_progress_bar()
-
-
-def numbered(prompts: Sequence[list[int]]) -> Prompts:
-    return {f"r{index}": ids for index, ids in enumerate(prompts)}

@@ -56,7 +56,7 @@ def test_with_a_prefix_hit(small, engine, follows, prompts):
 
 def test_after_a_preemption(small, engine, follows, prompts, kv_blocks):
     """The pool holds one sequence of the greatest length and little more; nothing is cached, so all is computed again."""
-    pool = 18 * kv_blocks(small.reference.config)
+    pool = 18 * kv_blocks(small.folder)
     answers = engine(small.folder, prompts, kv_cache_memory_bytes=pool, max_model_len=192, enable_prefix_caching=False)
     assert answers.stats.preemptions > 0
     for name, ids in prompts.items():

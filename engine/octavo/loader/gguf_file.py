@@ -136,7 +136,7 @@ class GgufFile:
 def _map(path: Path) -> mmap.mmap:
     try:
         with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # nobody writes, but torch warns of memory that forbids it
     except FileNotFoundError as error:
         raise ModelUnavailable("ModelNotFound", f"{path}: there is no such file") from error
     except ValueError as error:  # an empty file cannot be mapped

@@ -73,7 +73,7 @@ def compare(path: Path) -> None:
         left.pop("lm_head.weight")
     num_bytes = 0
     for name, tensor in ours.tensors():
-        torch.testing.assert_close(tensor, left.pop(name), rtol=0, atol=0, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(tensor.float(), left.pop(name), rtol=0, atol=0, msg=lambda text, name=name: f"{name}: {text}")
         num_bytes += tensor.numel() * tensor.element_size()
     assert not left, "transformers finds more tensors"
     assert num_bytes == ours.num_bytes
@@ -112,7 +112,8 @@ def test_every_packing_is_unpacked_whole(packing: str, make_gguf: MakeGguf) -> N
     path = make_gguf("llama", METADATA, tensors("llama") | {"blk.0.odd.weight": (matrix, Packing[packing])})
     found = dict(GgufCheckpoint(path).tensors())["blk.0.odd.weight"]
     expected = gguf.quants.dequantize(gguf.quants.quantize(matrix, Packing[packing]), Packing[packing])
-    assert np.array_equal(found.numpy(), expected)
+    assert np.array_equal(found.float().numpy(), expected)
+    assert found.dtype is {"F16": torch.float16, "BF16": torch.bfloat16}.get(packing, torch.float32)
 
 
 @pytest.mark.parametrize("packing", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"])

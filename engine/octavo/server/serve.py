@@ -1,114 +1,24 @@
-"""The process of `octavo serve`: two listeners at once, the model behind them, and how it ends.
+"""The process of `octavo serve`.
 
 Exit status: 0 after a drain, 1 when the engine failed, 2 when a setting cannot work. The second of two signals ends it
 at once.
 """
 
-import asyncio
-import gc
 import logging
 import os
 import resource
-import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 
-import msgspec
 import uvloop
 
 from octavo.async_llm import AsyncLLMEngine
+from octavo.in_thread import in_thread
 from octavo.model_text import TextOptions
-from octavo.server.api import api_app
 from octavo.server.flags import Command, reason_of
-from octavo.server.internal import internal_app
 from octavo.server.keys import VARIABLE, Keys
-from octavo.server.listener import Listener
-from octavo.server.service import Service
-from octavo_api.errors import InvalidSetting, ModelUnavailable
-from octavo_api.replica import Progress
-
-FAILED_SECONDS = 1.0
-"""How long a failed replica goes on saying so, for whoever asks /progress or waits for a last event."""
-TERMINATION_LOG = Path("/dev/termination-log")
-"""Where a kubelet looks for a container's last words."""
-
-_log = logging.getLogger("octavo.server")
-
-
-class Server:
-    """One model on two listeners."""
-
-    def __init__(self, command: Command, engine: AsyncLLMEngine, keys: Keys) -> None:
-        """
-        Raises:
-            InvalidSetting: a listener cannot be opened.
-        """
-        settings = command.server
-        self._command = command
-        self._engine = engine
-        self._service = Service(engine, settings, settings.served_model_name or (command.model,))
-        self._listeners = (
-            Listener(api_app(self._service, keys), settings.host, settings.port, "--port"),
-            Listener(internal_app(self._service), settings.internal_host, settings.internal_port, "--internal-port"),
-        )
-        self._signalled = asyncio.Event()
-
-    async def run(self) -> int:
-        """Serves until a signal or the engine's end; returns the exit status."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
-        serving = [asyncio.create_task(listener.run_until_stopped()) for listener in self._listeners]
-        _log.info("listening on http://%s, internally on http://%s", *(listener.address for listener in self._listeners))
-        announcing = asyncio.create_task(self._announce())
-        signalled = asyncio.create_task(self._signalled.wait())
-        await asyncio.wait((signalled, self._engine.failed), return_when=asyncio.FIRST_COMPLETED)
-        if not self._engine.failed.done():
-            await self._drain()
-        status = await self._last_words() if self._engine.failed.done() else 0
-        for task in (announcing, signalled):
-            task.cancel()
-        await self._engine.shutdown()
-        for listener in self._listeners:
-            listener.stop()
-        await asyncio.wait(serving)
-        return status
-
-    async def _announce(self) -> None:
-        try:
-            await self._engine.wait_ready()
-        except ModelUnavailable:
-            return
-        gc.collect()
-        gc.freeze()  # what was loaded stays: no collection looks through it in the middle of a stream
-        _log.info("ready: %s, %d tokens of context", ", ".join(self._service.names), self._engine.max_model_len)
-
-    def _on_signal(self, number: int) -> None:
-        if self._signalled.is_set():
-            _log.warning("ended by a second signal, with %d requests open", self._service.num_open)
-            os._exit(128 + number)
-        self._signalled.set()
-
-    async def _drain(self) -> None:
-        """Refuses new requests, waits for the open ones."""
-        service = self._service
-        service.draining = True
-        patience = service.settings.drain_timeout
-        _log.info("draining: %d requests are open and get %g s; a second signal ends it at once", service.num_open, patience)
-        empty = asyncio.create_task(service.empty())
-        await asyncio.wait((empty, self._engine.failed), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        if not empty.done():
-            empty.cancel()
-            _log.warning("%d requests were still open after %g s of drain and are ended", service.num_open, patience)
-
-    async def _last_words(self) -> int:
-        """Says why the engine failed where supervisors look, and gives open requests the time to end."""
-        progress = self._engine.progress
-        reason, message = progress.reason, " ".join(progress.message.split())
-        _tell_kubelet(progress)
-        await asyncio.sleep(FAILED_SECONDS)
-        sys.stderr.write(f"octavo serve: {reason}: {message}\n")
-        return 2 if reason == "InvalidSetting" else 1
+from octavo_api.errors import InvalidSetting
 
 
 async def run(command: Command) -> int:
@@ -122,12 +32,15 @@ async def run(command: Command) -> int:
     _check_there(settings.tokenizer, "--tokenizer")
     text = TextOptions(tokenizer=settings.tokenizer, chat_template=template)
     engine = await AsyncLLMEngine.start(command.model, command.engine, text)
+    # The engine process takes seconds to begin; the web framework is imported meanwhile.
+    module = await in_thread(lambda: import_module("octavo.server.server"))
     try:
-        server = Server(command, engine, keys)
+        server = module.Server(command, engine, keys)
     except InvalidSetting:
         await engine.shutdown()
         raise
-    return await server.run()
+    status: int = await server.run()
+    return status
 
 
 def serve(command: Command) -> int:
@@ -137,14 +50,6 @@ def serve(command: Command) -> int:
     logging.basicConfig(level=command.server.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     return uvloop.run(run(command))
-
-
-def _tell_kubelet(progress: Progress) -> None:
-    try:
-        if TERMINATION_LOG.is_file():
-            TERMINATION_LOG.write_bytes(msgspec.json.encode(progress))
-    except OSError as error:
-        _log.debug("%s: %s", TERMINATION_LOG, error)
 
 
 def _check_there(path: str | None, flag: str) -> None:

@@ -67,11 +67,13 @@ def paged_attention(q: Tensor, kv_cache: tuple[Tensor, Tensor], batch: Attention
         IndexError: on the CPU, a block is not in the cache, or a context is longer than its block table.
     """
     keys, values = kv_cache
-    if q.dim() != 3 or keys.dim() != 4 or keys.shape[1] == 0 or q.shape[1] % keys.shape[1]:
+    q_shape, keys_shape, dtype = q.shape, keys.shape, q.dtype
+    if len(q_shape) != 3 or len(keys_shape) != 4 or keys_shape[1] == 0 or q_shape[1] % keys_shape[1]:
         raise ValueError(
-            f"paged_attention: q must be [T, Hq, D] and keys [num_blocks, a divisor of Hq, {BLOCK_SIZE}, D], not {list(q.shape)} and {list(keys.shape)}"
+            f"paged_attention: q must be [T, Hq, D] and keys [num_blocks, a divisor of Hq, {BLOCK_SIZE}, D], not {list(q_shape)} and {list(keys_shape)}"
         )
-    (tokens, _, size), dtype, (blocks, kv_heads, _, _) = q.shape, q.dtype, keys.shape
+    tokens, _, size = q_shape
+    blocks, kv_heads, _, _ = keys_shape
     q_at, query_heads, q_stride = checks.heads("paged_attention: q", q, (tokens, size), dtype)
     cache_shape = (blocks, kv_heads, BLOCK_SIZE, size)
     keys_at = checks.address("paged_attention: keys", keys, cache_shape, dtype)
@@ -80,16 +82,17 @@ def paged_attention(q: Tensor, kv_cache: tuple[Tensor, Tensor], batch: Attention
     if found is None:
         return reference(q, kv_cache, batch, scale, window)
     kernels, code, stream = found
-    if q.is_cuda and (dtype != torch.bfloat16 or size not in CUDA_HEAD_SIZES):
+    on_cpu = kernels is _C.cpu
+    if not on_cpu and (dtype != torch.bfloat16 or size not in CUDA_HEAD_SIZES):
         return reference(q, kv_cache, batch, scale, window)
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     shape = (tokens, query_heads, kv_heads, size, q_stride)
     tensors, tables = (out.data_ptr(), q_at, keys_at, values_at), (*batch.size, blocks)
-    if q.is_cuda:
+    if on_cpu:
+        kernels.paged_attention(tensors, batch.addresses, shape, tables, (scale, window), code, stream)
+    else:
         plan = (0, 0, 0) if batch.plan is None else (batch.num_decodes, batch.plan.address, batch.plan.sequences)
         _C.cuda.planned_attention(tensors, batch.addresses, shape, tables, (scale, window), plan, code, stream)
-    else:
-        kernels.paged_attention(tensors, batch.addresses, shape, tables, (scale, window), code, stream)
     return out
 
 

@@ -23,9 +23,10 @@ def rotary_kv_write(qkv: tuple[Tensor, Tensor, Tensor], cos_sin: Tensor, positio
     """
     q, k, v = qkv
     keys, values = kv_cache
-    if q.dim() != 3 or cos_sin.dim() != 2:
-        raise ValueError(f"rotary_kv_write: q must be [T, heads, D] and cos_sin [positions, D], not {list(q.shape)} and {list(cos_sin.shape)}")
-    (tokens, _, size), dtype, blocks, angles = q.shape, q.dtype, keys.shape[0], cos_sin.shape[0]
+    q_shape, dtype, blocks, angles = q.shape, q.dtype, keys.shape[0], cos_sin.shape[0]
+    if len(q_shape) != 3:
+        raise ValueError(f"rotary_kv_write: q must be [T, heads, D], not {list(q_shape)}")
+    tokens, _, size = q_shape
     q_at, query_heads, q_stride = checks.heads("rotary_kv_write: q", q, (tokens, size), dtype)
     k_at, kv_heads, k_stride = checks.heads("rotary_kv_write: k", k, (tokens, size), dtype)
     v_at, _, v_stride = checks.heads("rotary_kv_write: v", v, (tokens, size), dtype)

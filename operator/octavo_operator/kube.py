@@ -15,7 +15,7 @@ from octavo_api.resource import ANNOTATION_DRAINING, GROUP, KIND, LABEL_DEPLOYME
 from octavo_operator.conditions import rfc3339
 from octavo_operator.kube_api import FIELD_MANAGER, KubeApi, KubeError
 from octavo_operator.names import NameClaims
-from octavo_operator.pod_state import replica_of
+from octavo_operator.pod_state import replica_of, short
 from octavo_operator.pods import PodOptions, pod
 from octavo_operator.replica_client import ReplicaClient, telling
 from octavo_operator.runtime import Conflict, Refused
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 
+_EVENT_MESSAGE = 1024
+"""Characters that the API server takes."""
 _TOLD = ("Accepted", "Ready", "Progressing", "Degraded")
 _REFUSALS = (400, 403, 422)
 """Codes with which the API server says that this pod may not be: quota, admission, security, validation."""
@@ -74,6 +76,7 @@ class KubeRuntime:
         route_known = bool(self.url) and any(replica.ready for replica in replicas)
         return Observed(
             replicas=replicas,
+            taken=frozenset(item["metadata"]["name"] for item in listed["items"] if item not in pods),
             last_gone=self._last_gone.get(key, self._started),
             name_holder=str(holder or ""),
             refused=self._refused.get(key),
@@ -105,7 +108,7 @@ class KubeRuntime:
         except KubeError as error:
             if error.code not in _REFUSALS:
                 raise
-            self._refused[key] = Failure("QuotaExceeded" if "exceeded quota" in error.message else "PodRefused", error.message)
+            self._refused[key] = Failure("QuotaExceeded" if "exceeded quota" in error.message else "PodRefused", short(error.message))
             raise Refused(str(error)) from error
         self._refused.pop(key, None)
 
@@ -152,7 +155,7 @@ class KubeRuntime:
             "involvedObject": {**_identity(key)["metadata"], "apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "uid": manifest["metadata"].get("uid")},
             "type": "Warning" if _is_bad(condition) else "Normal",
             "reason": condition.reason,
-            "message": f"{condition.type} is {condition.status}: {condition.message}",
+            "message": f"{condition.type} is {condition.status}: {condition.message}"[:_EVENT_MESSAGE],
             "source": {"component": FIELD_MANAGER},
             "reportingComponent": FIELD_MANAGER,
             "reportingInstance": FIELD_MANAGER,

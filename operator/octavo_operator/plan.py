@@ -7,6 +7,7 @@ One replica above the wanted number may exist while a rollout surges. A replica 
 of an older revision goes only when enough others are ready, so a revision that never becomes ready takes none down.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -149,8 +150,10 @@ class _Fleet:
         return sorted(drained, key=lambda r: (r.phase != "ready", r.ordinal))
 
     def _free_ordinals(self) -> Iterator[int]:
-        taken = {r.ordinal for r in self.observed.replicas if r.revision == self.desired.revision}
-        return (ordinal for ordinal in range(len(taken) + self.desired.replicas + 1) if ordinal not in taken)
+        """Ordinals whose names are free; SIGTERM drains, so an earlier resource's replica may keep its name for a while."""
+        taken = {r.name for r in self.observed.replicas} | self.observed.taken
+        names = ((ordinal, replica_name(self.desired.resource.name, self.desired.revision, ordinal)) for ordinal in itertools.count())
+        return (ordinal for ordinal, name in names if name not in taken)
 
     def _make_way(self) -> None:
         """`recreate`: one old replica goes when none is going, none is coming and the newest revision has no trouble."""
@@ -183,7 +186,7 @@ class _Fleet:
         since = replica.draining_since or 0.0
         deadline = since + self.desired.drain_timeout
         if replica.load is None and replica.phase != "ready":
-            self.actions.append(Delete(replica.name, LAST_GRACE, "never took a request"))
+            self.actions.append(Delete(replica.name, max(LAST_GRACE, deadline - self.now), "takes no requests"))
         elif self.now >= deadline:
             self.actions.append(Delete(replica.name, LAST_GRACE, f"did not drain within {self.desired.drain_timeout:g} s"))
         elif self.now < since + SETTLE:

@@ -80,7 +80,7 @@ def _unschedulable(pod: Json, _container: Json, _died: Json) -> Failure | None:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             message = condition.get("message", "")
             reason = next(reason for pattern, reason in _UNSCHEDULABLE if re.search(pattern, message))
-            return Failure(reason, _short(re.split(r",?( no new claims to deallocate,)? preemption:", message)[0]))
+            return Failure(reason, short(re.split(r",?( no new claims to deallocate,)? preemption:", message)[0]))
     return None
 
 
@@ -89,7 +89,7 @@ def _gone(pod: Json, container: Json, died: Json) -> Failure | None:
     if status.get("phase") not in ("Failed", "Succeeded"):
         return None
     if status.get("reason"):
-        return Failure(status["reason"], _short(status.get("message", "the pod ended")))
+        return Failure(status["reason"], short(status.get("message", "the pod ended")))
     return _crashed(pod, container, died) or Failure("EngineExited", "the pod ended")
 
 
@@ -105,14 +105,14 @@ def _node_lost(pod: Json, _container: Json, _died: Json) -> Failure | None:
 def _not_pulled(_pod: Json, container: Json, _died: Json) -> Failure | None:
     waiting = container.get("state", {}).get("waiting") or {}
     if waiting.get("reason") in _IMAGE_REASONS:
-        return Failure("ImagePullFailed", _short(f"{container.get('image')}: {waiting.get('message', waiting['reason'])}"))
+        return Failure("ImagePullFailed", short(f"{container.get('image')}: {waiting.get('message', waiting['reason'])}"))
     return None
 
 
 def _not_started(_pod: Json, container: Json, _died: Json) -> Failure | None:
     waiting = container.get("state", {}).get("waiting") or {}
     if waiting.get("reason") in _CONFIG_REASONS:
-        return Failure("ContainerNotStarted", _short(waiting.get("message", waiting["reason"])))
+        return Failure("ContainerNotStarted", short(waiting.get("message", waiting["reason"])))
     return None
 
 
@@ -120,7 +120,7 @@ def _crashed(_pod: Json, container: Json, died: Json) -> Failure | None:
     if not died:
         return None
     if died.get("reason") in ("StartError", "ContainerCannotRun"):
-        return Failure("ContainerNotStarted", _short(died.get("message", "")))
+        return Failure("ContainerNotStarted", short(died.get("message", "")))
     failure = crash(died.get("exitCode", 0), died.get("message", ""), oom=died.get("reason") == "OOMKilled")
     times = container.get("restartCount", 0)
     waiting = (container.get("state", {}).get("waiting") or {}).get("reason") == "CrashLoopBackOff"
@@ -133,17 +133,17 @@ def crash(exit_code: int, output: str, *, oom: bool = False) -> Failure:
     """Why a replica's process ended, from its exit code and the last lines of its output."""
     try:
         told = msgspec.json.decode(output, type=Progress)
-        return Failure(told.reason or "EngineCrashed", _short(told.message))
+        return Failure(told.reason or "EngineCrashed", short(told.message))
     except msgspec.DecodeError:
         last = next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "")
     if oom:
-        return Failure("EngineOOM", _short(f"the engine took more memory than resources.memory allows; last line: {last}"))
+        return Failure("EngineOOM", short(f"the engine took more memory than resources.memory allows; last line: {last}"))
     how = _SIGNALS.get(exit_code, f"exited with status {exit_code}")
     named = re.search(r"\b([A-Z][A-Za-z]*[a-z][A-Z][A-Za-z]*): (.+)", last)
     if named and not named[1].endswith(("Error", "Exception", "Warning")):
-        return Failure(named[1], _short(named[2]))
+        return Failure(named[1], short(named[2]))
     reason = "InvalidSetting" if exit_code == 2 else "EngineCrashed"
-    return Failure(reason, _short(f"the engine {how}" + (f": {last}" if last else "")))
+    return Failure(reason, short(f"the engine {how}" + (f": {last}" if last else "")))
 
 
 def _last_death(container: Json) -> Json:
@@ -178,5 +178,5 @@ def timestamp(text: str | None) -> float | None:
     return datetime.fromisoformat(text).timestamp() if text else None
 
 
-def _short(message: str) -> str:
+def short(message: str) -> str:
     return message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 1] + "…"

@@ -35,7 +35,7 @@ class ReplicaClient:
         """Why the gateway at `gateway` does not serve `name`, None when it does; one that wants a key is believed."""
         url = f"{gateway.rstrip('/').removesuffix('/v1')}/v1/models"
         try:
-            answer = await self._http.get(url)
+            answer = await self._twice(url)
         except httpx.HTTPError as error:
             return Failure("GatewayUnreachable", f"{url}: {str(error) or type(error).__name__}")
         if answer.status_code in (401, 403):
@@ -45,6 +45,13 @@ class ReplicaClient:
         except msgspec.DecodeError as error:
             return Failure("GatewayUnreachable", f"{url}: status {answer.status_code}, {error}")
         return None if name in served else Failure("NotRouted", f"the gateway does not list {name!r} yet")
+
+    async def _twice(self, url: str) -> httpx.Response:
+        """One answer that is late says little; two say that something is wrong."""
+        try:
+            return await self._http.get(url)
+        except httpx.HTTPError:
+            return await self._http.get(url)
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -77,12 +77,14 @@ class Observed(Struct, frozen=True, kw_only=True):
     """All that a runtime saw of one deployment.
 
     `last_gone` is when one of its replicas was last seen to vanish: what "no room" meant before then may be over.
+    `taken` are names of replicas that an earlier resource of the same name left and that are still going.
     `name_holder` is the older resource that has one of its names already, "" for none.
     `refused` is why the last replica that was asked for could not even be made, None when it could.
     `route` is why the gateway does not serve it, None when it does; `route_known` is False when nobody asked.
     """
 
     replicas: tuple[ObservedReplica, ...] = ()
+    taken: frozenset[str] = frozenset()
     last_gone: float = 0.0
     name_holder: str = ""
     refused: Failure | None = None

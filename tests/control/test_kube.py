@@ -118,6 +118,7 @@ class TestObserving:
         add_pod("of-an-earlier-one-of-that-name", uid="another")
         observed = await runtime.observe(resource)
         assert [replica.name for replica in observed.replicas] == ["mine"]
+        assert observed.taken == {"of-an-earlier-one-of-that-name"}
 
     async def test_one_that_loads_is_asked_how_far_it_is(self, runtime, resource, add_pod, replica_at) -> None:
         ip = await replica_at({"/progress": {"stage": "loading", "done": 3, "total": 10}})

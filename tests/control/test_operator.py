@@ -117,10 +117,13 @@ def put(api: Any, **spec: Any) -> None:
 async def test_from_a_resource_to_pods_and_back(api, kubelet, operator) -> None:
     """Made, scaled up and down with a drain, changed, and gone; then nothing is on the objects that should not be."""
     api.served = {"m"}
-    async with operator():
+    health = f"http://127.0.0.1:{random.randrange(20_000, 30_000)}/healthz"
+    async with operator(f"--liveness={health}"), ClientSession() as http:
         put(api, replicas=1)
         await until(lambda: settled(api, 1))
         status = api.get("llmdeployments", "m")["status"]
+        async with http.get(health) as answer:
+            assert answer.status == 200
         assert status["observedGeneration"] == 1
         assert status["url"] == f"{api.url}/v1"
         assert status["selector"] == "octavo.dev/deployment=m"
@@ -186,20 +189,3 @@ async def test_killed_in_mid_change(api, kubelet, operator) -> None:
     names = [call.body["metadata"]["name"] for call in api.made("POST", "/pods")]
     assert len(api.all("pods")) == 3
     assert {name.rpartition("-")[2] for name in names} == {"0", "1", "2"}
-
-
-async def test_its_own_health(api, operator) -> None:
-    port = random.randrange(20_000, 30_000)
-    url = f"http://127.0.0.1:{port}/healthz"
-    async with operator(f"--liveness={url}"), ClientSession() as http:
-
-        async def healthy() -> bool:
-            try:
-                async with http.get(url) as answer:
-                    return answer.status == 200
-            except OSError:
-                return False
-
-        async with asyncio.timeout(20):
-            while not await healthy():  # noqa: ASYNC110 as above
-                await asyncio.sleep(0.1)

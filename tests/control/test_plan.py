@@ -123,6 +123,7 @@ STORIES = [
     Story("changed and scaled to zero: all go", want(0), [old(0), old(1, "loading")], ["drain old-1", "drain old-0"]),
     Story("two changes at once: the middle one is dropped", want(1), [old(0), replica(0, "loading", "mid")], ["drain mid-0"]),
     # names
+    Story("names of an earlier resource's replicas are passed over", want(2), [], ["create new-1", "create new-2"], {"taken": frozenset({"m-new-0"})}),
     Story("a name that an older resource has: nothing is made", want(2), [], [], {"name_holder": "default/older"}),
     Story("a name lost while it serves: nothing is taken down", want(1), [new(0)], [], {"name_holder": "default/older"}),
     Story("a name lost: scaling down still works", want(0), [new(0)], ["drain new-0"], {"name_holder": "default/older"}),
@@ -199,6 +200,9 @@ class TestGrace:
 
     def test_one_that_used_its_time_up_gets_little(self) -> None:
         assert self.grace(draining(0, 100, 3)) == LAST_GRACE
+
+    def test_one_that_takes_no_requests_may_have_taken_some(self) -> None:
+        assert self.grace(new(0, "loading", draining_since=NOW - 10)) == 50
 
     def test_one_that_stopped_needs_none(self) -> None:
         assert self.grace(stopped(0, since=1)) == 0

@@ -2,9 +2,9 @@
 
 import sys
 
-from bench import engine, gateway, report, startup
+from bench import engine, gateway, kernels, report, startup
 
-for table in (engine, startup, gateway):
+for table in (engine, startup, gateway, kernels):
     sys.argv = [table.__name__]
     table.main()
 sys.exit(report.main())

@@ -2,12 +2,12 @@
 
     python -m bench.kernels [--cuda]
 
-Shapes are SmolLM2-135M's. The KV cache of every call is another layer's, as in a model, so that what is read comes from
-where it comes from in serving. `torch_us` for attention is scaled_dot_product_attention with the gather of the paged
-keys and values that it needs, `sdpa_us` without; `floor_us` is the bytes that must be moved at the bandwidth of a sum.
+Shapes are SmolLM2-135M's, but `smallest`, which is the cost of a call itself. The KV cache of every call is another
+layer's, as in a model, so that what is read comes from where it comes from in serving. `torch_us` for attention is
+scaled_dot_product_attention with the gather of the paged keys and values that it needs, `sdpa_us` without; `floor_us`
+is the bytes that must be moved at the bandwidth of a sum.
 """
 
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +25,8 @@ BATCHES = {"decode 1x512": (1, 1, 512), "decode 1x4096": (1, 1, 4096), "decode 1
 
 
 class Timer:
-    """Microseconds of a call, the median over rounds of about 20 ms; graph-free, with a wait for the device around each round."""
+    """Microseconds of a call: the fastest of seven rounds of about 20 ms, because whatever else the machine does only
+    adds to them; graph-free, with a wait for the device around each round."""
 
     def __init__(self, device: str) -> None:
         self.wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
@@ -41,7 +42,7 @@ class Timer:
     def us(self, call: Callable[[int], object]) -> float:
         self.round(call, 3)
         count = max(3, int(0.02 / self.round(call, 3)))
-        return round(statistics.median(self.round(call, count) for _ in range(7)) * 1e6, 1)
+        return round(min(self.round(call, count) for _ in range(7)) * 1e6, 1)
 
 
 class Attention:
@@ -118,6 +119,18 @@ def elementwise(tokens: int, dtype: torch.dtype, device: str) -> Iterator[tuple[
     )
 
 
+def call_costs(device: str) -> Iterator[tuple[str, Callable[[int], object]]]:
+    """Each operation on the smallest tensors there are: what remains is the call."""
+    x, weight, gate_up = (torch.randn(*shape, device=device).bfloat16() for shape in ((1, 16), (16,), (1, 32)))
+    yield "rms_norm", lambda _: rms_norm.rms_norm(x, weight, 1e-6, x)
+    yield "silu_mul", lambda _: gated_activation.silu_mul(gate_up)
+    head, angles, position = x.view(1, 1, 16), torch.ones(1, 16, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    cache = (torch.zeros(1, 1, 16, 16, device=device).bfloat16(), torch.zeros(1, 1, 16, 16, device=device).bfloat16())
+    yield "rotary_kv_write", lambda _: rotary_kv_write.rotary_kv_write((head, head, head), angles, position, position, cache)
+    batch = paged_attention.AttentionBatch(*(torch.tensor(values, dtype=torch.int32, device=device) for values in ([[0]], [0, 1], [1])))
+    yield "paged_attention", lambda _: paged_attention.paged_attention(head, cache, batch, 0.25, 0)
+
+
 def measure(recorder: Recorder, level: str, dtype: torch.dtype, device: str, bytes_a_second: float) -> None:
     timer = Timer(device)
     name = str(dtype).removeprefix("torch.")
@@ -139,6 +152,9 @@ def main() -> None:
     threads.set_threads(threads.available_cpus())
     bytes_a_second = bandwidth(device)
     recorder.row(op="read", gb_s=round(bytes_a_second / 1e9, 1), threads=torch.get_num_threads())
+    timer = Timer(device)
+    for op, call in call_costs(device):
+        recorder.row(op=op, shape="smallest", dtype="bfloat16", us=timer.us(call))
     best = _C.level()
     for level in _C.levels() if device == "cpu" else ["sm_90"]:
         if device == "cpu":

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -41,12 +42,16 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 class Recorder:
-    """Appends the rows of one table to `results/<date>-<device>-<what>.jsonl` and prints them."""
+    """Prints the rows of one table and writes them to `results/<date>-<device>-<what>.jsonl`.
+
+    `load` in each row is the machine's when the table was begun: well above 0, and other work was measured too.
+    """
 
     def __init__(self, what: str, *packages: str, device: str = "cpu") -> None:
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         self.path = RESULTS / f"{today}-{device}-{what}.jsonl"
-        self.facts = {"date": today, "machine": f"{chip()}, {cores()} cores", "commit": commit(), "versions": versions("octavo", *packages)}
+        self.facts = {"date": today, "machine": f"{chip()}, {cores()} cores", "commit": commit(), "load": round(os.getloadavg()[0], 1)}
+        self.facts["versions"] = versions("octavo", *packages)
         self.rows: list[dict[str, Any]] = []
 
     def row(self, **values: Any) -> None:

@@ -233,7 +233,7 @@ class _Reader:
         try:
             for _ in range(count):
                 position += 8 + length(data, position)[0]
-        except struct.error:
+        except (struct.error, OverflowError):
             self.fail("a list of strings is cut short")
         if position > self._size:
             self.fail("a list of strings is cut short")

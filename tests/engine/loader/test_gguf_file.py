@@ -134,6 +134,7 @@ ONE_KEY = (b"GGUF", u32(3), u64(0), u64(1))
         ((*ONE_KEY, text("key"), u32(99)), "a value of the unknown type 99"),
         ((*ONE_KEY, text("key"), u32(9), u32(9), u64(1)), "a list of values of the type 9"),
         ((*ONE_KEY, text("key"), u32(9), u32(8), u64(3), u64(1), b"a", u64(7)), "a list of strings is cut short"),
+        ((*ONE_KEY, text("key"), u32(9), u32(8), u64(2), u64((1 << 64) - 1), b"a"), "a list of strings is cut short"),
         ((*ONE_KEY, u64(2), b"\xff\xff", u32(4), u32(1)), "text is not UTF-8"),
         ((b"GGUF", u32(3), u64(0), u64(2), *[text("key") + u32(4) + u32(1)] * 2), "the key 'key' is there twice"),
         ((*ONE_KEY, text("general.alignment"), u32(4), u32(3)), "general.alignment is 3, must be a power of two"),

@@ -43,8 +43,8 @@ class Metrics:
         duration, first = record.duration, record.first_token - record.begun
         self._first_token.observe(first)
         self._latency.observe(duration)
-        if record.output_tokens > 1:
-            self._per_token.observe((duration - first) / (record.output_tokens - 1))
+        if record.output_tokens > record.choices:
+            self._per_token.observe((duration - first) / (record.output_tokens / record.choices - 1))
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

@@ -110,6 +110,7 @@ def begin(service: Service, record: Record, request: GenerationRequest, work: Wo
         for sampling in work.answers
     ]
     record.model = service.names[0]
+    record.choices = len(outputs)
     record.prompt_tokens = sum(map(len, work.prompts))
     prefix = "chatcmpl" if work.kind == "chat" else "cmpl"
     wire = Wire(work.kind, f"{prefix}-{record.request_id}", int(time.time()), record.model, include_usage=request.include_usage)

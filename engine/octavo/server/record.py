@@ -19,13 +19,14 @@ HUNG_UP = 499
 class Record:
     """One request; times are of `time.perf_counter`, in seconds."""
 
-    __slots__ = ("begun", "cached_tokens", "finish_reason", "first_token", "model", "output_tokens", "prompt_tokens", "request_id", "status")
+    __slots__ = ("begun", "cached_tokens", "choices", "finish_reason", "first_token", "model", "output_tokens", "prompt_tokens", "request_id", "status")
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.begun = time.perf_counter()
         self.status = HUNG_UP
         self.model = ""
+        self.choices = 1
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.output_tokens = 0

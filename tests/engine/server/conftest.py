@@ -1,6 +1,5 @@
 """A real `octavo serve` process with a real model, and the official client for it. One for all tests that leave it whole."""
 
-import json
 import re
 import signal
 import subprocess
@@ -14,6 +13,9 @@ import httpx
 import openai
 import psutil
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import tiny_model
 
 OCTAVO = Path(sys.executable).parent / "octavo"
 LISTENING = re.compile(r"listening on http://(\S+), internally on http://(\S+)")
@@ -112,24 +114,7 @@ def replica(serve: Serve, smollm2: Path) -> Replica:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> tuple[str, ...]:
     """The words that serve a Llama of random weights, quick to load, with SmolLM2's tokenizer: for what ends its server."""
-    folder = tmp_path_factory.mktemp("tiny")
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": 49152,
-        "max_position_embeddings": 4096,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "tie_word_embeddings": True,
-        "hidden_act": "silu",
-        "torch_dtype": "bfloat16",
-    }
-    (folder / "config.json").write_text(json.dumps(config))
+    folder = tiny_model.write(tmp_path_factory.mktemp("tiny"))
     return (str(folder), "--load-format", "dummy", "--tokenizer", str(smollm2), "--served-model-name", "m")
 
 

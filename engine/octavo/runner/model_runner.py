@@ -90,7 +90,7 @@ class ModelRunner:
                 caches[layer] = (torch.empty(shape, dtype=self._dtype), torch.empty(shape, dtype=self._dtype))
         self._kv_caches = [caches[layer] for layer in range(len(caches))]
         held = (count - 1 for group, count in zip(model.groups, num_blocks, strict=True) if not group.window)
-        longest = min(model.positions, *(blocks * BLOCK_SIZE for blocks in held))
+        longest = min([model.positions, *(blocks * BLOCK_SIZE for blocks in held)])
         self._state = RequestState(self._settings.max_num_seqs, longest, len(model.groups), self._settings.seed)
         self._warm_up()
 

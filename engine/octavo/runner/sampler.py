@@ -67,9 +67,10 @@ def _draw(logits: Tensor, state: RequestState, rows: Ints, positions: Ints) -> I
     if threshold is not None:
         logits = logits.masked_fill_(logits < threshold.unsqueeze(1), -torch.inf)
     sums = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
-    target = torch.from_numpy(uniform(state.seeds[rows], positions)).unsqueeze(1) * sums[:, -1:]
+    whole = sums[:, -1:].contiguous()
+    target = torch.from_numpy(uniform(state.seeds[rows], positions)).unsqueeze(1) * whole
     # The first token whose sum is beyond the target; rounding cannot lead past the last one that has any probability.
-    return torch.minimum(torch.searchsorted(sums, target, right=True), torch.searchsorted(sums, sums[:, -1:])).squeeze(1).numpy()
+    return torch.minimum(torch.searchsorted(sums, target, right=True), torch.searchsorted(sums, whole)).squeeze(1).numpy()
 
 
 def _thresholds(logits: Tensor, state: RequestState, rows: Ints) -> Tensor | None:

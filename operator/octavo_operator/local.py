@@ -212,8 +212,10 @@ class LocalRuntime:
 
 
 def local_engine(resource: LLMDeployment) -> EngineSettings:
-    """The engine's settings with `resources` as bounds, since no cgroup sets any here."""
+    """The engine's settings with `resources` as bounds, since no cgroup sets any here; a GPU's memory is its own bound."""
     spec = resource.spec
+    if spec.resources.gpu:
+        return spec.engine
     threads = spec.engine.cpu_threads or min(max(1, math.ceil(quantity(spec.resources.cpu))), os.cpu_count() or 1)
     cache = spec.engine.kv_cache_memory_bytes or max(65_536, min(KV_LIMIT, int(quantity(spec.resources.memory) * KV_SHARE)))
     return msgspec.structs.replace(spec.engine, cpu_threads=threads, kv_cache_memory_bytes=cache)

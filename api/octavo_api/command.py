@@ -7,6 +7,8 @@ imported when the verb runs.
 
 import argparse
 import difflib
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,6 +71,8 @@ def verbs() -> dict[str, Verb]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `octavo VERB …`; returns the exit status: 0 done, 1 failed, 2 the caller's mistake."""
+    if os.getpid() == 1:  # a container's first process is ended by no signal that it does not handle; verbs set their own later
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     words = list(sys.argv[1:] if arguments is None else arguments)
     known = verbs()
     parser = Parser(prog="octavo", description="Serve large language models on Kubernetes and on a laptop.")

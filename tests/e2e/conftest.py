@@ -6,6 +6,7 @@ Starting a cluster, building images and fetching the model is left to `run`.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -172,7 +173,7 @@ def wait() -> Callable[..., None]:
 @pytest.fixture
 def kubectl(request: pytest.FixtureRequest, release: Release) -> Iterator[Kubectl]:
     """A namespace for one test, under the restricted Pod Security Standard, with the claim `models`."""
-    name = "e2e-" + request.node.name.removeprefix("test_").replace("_", "-")
+    name = "e2e-" + re.sub("[^a-z0-9]+", "-", request.node.name.removeprefix("test_")).strip("-")
     kubectl = Kubectl(name)
     kubectl("delete", "namespace", name, "--ignore-not-found")
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -182,7 +183,8 @@ def kubectl(request: pytest.FixtureRequest, release: Release) -> Iterator[Kubect
     wait_until(lambda: bool(kubectl.names("serviceaccount")), 30, lambda: "no service account appears in a new namespace")
     yield kubectl
     # a namespace is emptied in steps many seconds apart, so what has pods goes first and the rest is not waited for
-    kubectl("delete", "llmdeployments,pods", "--all", "--timeout=120s")
+    kubectl.run("delete", "llmdeployments", "--all", "--timeout=120s", check=False)  # their CRD may be gone
+    kubectl("delete", "pods", "--all", "--timeout=120s")
     kubectl("delete", "namespace", name, "--wait=false")
     kubectl("delete", "persistentvolume", name, "--wait=false")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from octavo.models.config import ModelConfig
+from octavo_api.errors import ModelUnavailable
 from octavo_api.settings import EngineSettings
 
 CPU_KV_LIMIT = 4 << 30
@@ -33,11 +34,26 @@ def machine_memory(root: Path = Path("/")) -> Memory:
 
 def kv_cache_bytes(settings: EngineSettings, activations: int, root: Path = Path("/")) -> int:
     """Bytes for the KV cache, weights being loaded: what was asked for, else what `gpu_memory_utilization` leaves after
-    what is used and what a step needs, at most CPU_KV_LIMIT; 0 when nothing is left."""
-    if settings.kv_cache_memory_bytes is not None:
-        return settings.kv_cache_memory_bytes
+    what is used and what a step needs, at most CPU_KV_LIMIT; 0 when nothing is left.
+
+    Raises:
+        ModelUnavailable: more was asked for than is left; a kernel would give it and kill the engine when it is used.
+    """
     memory = machine_memory(root)
+    if settings.kv_cache_memory_bytes is not None:
+        _check_room(settings.kv_cache_memory_bytes, memory)
+        return settings.kv_cache_memory_bytes
     return max(0, min(CPU_KV_LIMIT, int(memory.limit * settings.gpu_memory_utilization) - memory.used - activations))
+
+
+def _check_room(asked: int, memory: Memory) -> None:
+    left = max(0, memory.limit - memory.used)
+    if asked > left:
+        raise ModelUnavailable(
+            "KVCacheDoesNotFit",
+            f"kv_cache_memory_bytes: is {asked} ({asked / 2**20:.0f} MiB), but of {memory.limit / 2**20:.0f} MiB of memory {left / 2**20:.0f} MiB are left; "
+            "lower it, leave it out, or raise the memory limit",
+        )
 
 
 def activation_bytes(config: ModelConfig, tokens: int, rows: int, itemsize: int) -> int:

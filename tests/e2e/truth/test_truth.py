@@ -8,7 +8,7 @@ CAUSES = {
     "no-memory": ({"resources": {"cpu": "100m", "memory": "900Gi"}}, "InsufficientMemory", "memory"),
     "no-cpu": ({"resources": {"cpu": "600", "memory": "1Gi"}}, "InsufficientCPU", "cpu"),
     "no-gpu": ({"resources": {"gpu": {"count": 1}, "cpu": "100m", "memory": "1Gi"}}, "InsufficientGPU", "nvidia.com/gpu"),
-    "cache-too-large": ({"engine": {"kvCacheMemoryBytes": 64 << 30}}, "InvalidSetting", "kv"),
+    "cache-too-large": ({"engine": {"kvCacheMemoryBytes": 64 << 30}}, "KVCacheDoesNotFit", "kv_cache_memory_bytes: is 68719476736"),
 }
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from octavo.models.config import read_model_config
 from octavo.runner.memory import CPU_KV_LIMIT, activation_bytes, kv_cache_bytes, machine_memory
+from octavo_api.errors import ModelUnavailable
 from octavo_api.settings import EngineSettings
 
 GIB = 1 << 30
@@ -79,8 +80,15 @@ def test_nothing_is_left(machine):
 
 
 def test_what_was_asked_for_wins(machine):
-    root = machine({"proc/self/cgroup": "0::/\n", **version_2("sys/fs/cgroup", GIB, GIB)})
-    assert kv_cache_bytes(EngineSettings(kv_cache_memory_bytes=9 * GIB), 0, root) == 9 * GIB
+    root = machine({})
+    assert kv_cache_bytes(EngineSettings(kv_cache_memory_bytes=12 * GIB), 0, root) == 12 * GIB
+
+
+def test_more_was_asked_for_than_is_left(machine):
+    root = machine({"proc/self/cgroup": "0::/\n", **version_2("sys/fs/cgroup", GIB, GIB // 4)})
+    with pytest.raises(ModelUnavailable, match=r"kv_cache_memory_bytes: is 939524096 \(896 MiB\), but of 1024 MiB of memory 768 MiB are left") as refused:
+        kv_cache_bytes(EngineSettings(kv_cache_memory_bytes=7 * GIB // 8), 0, root)
+    assert refused.value.reason == "KVCacheDoesNotFit"
 
 
 def test_this_machine():

@@ -29,10 +29,6 @@ STALL_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
 
-class PromptTooLong(InvalidSetting):
-    """The prompt, or the prompt and the answer that is asked for, exceed the context; the text has the numbers."""
-
-
 class AsyncLLMEngine:
     """Made by `start`; use it from the loop that started it.
 
@@ -186,7 +182,7 @@ class AsyncLLMEngine:
         if not ids:
             raise InvalidSetting("prompt: is empty, must have at least one token")
         if len(ids) >= facts.max_model_len:
-            raise PromptTooLong(f"prompt: prompt has {len(ids)} tokens, the context is {facts.max_model_len} and must hold an answer too; shorten the prompt")
+            raise InvalidSetting(f"prompt: has {len(ids)} tokens, the context is {facts.max_model_len} and must hold an answer too; shorten it")
         if min(ids) < 0 or max(ids) >= facts.vocab_size:
             raise InvalidSetting(f"prompt: has token ids outside of 0 … {facts.vocab_size - 1}, the model's vocabulary")
         if sampling.stop and not (self.text.has_tokenizer and sampling.detokenize):

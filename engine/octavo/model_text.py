@@ -3,6 +3,7 @@
 Everything here is of one model and does not change once it is loaded. What a token means is left to `octavo.text`.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from octavo.text.tokenizer import Tokenizer
 from octavo_api.errors import OctavoError
 
 LONG_TEXT = 4096
-"""Characters from which on a text is tokenised in a thread, so that the loop goes on; about a millisecond's work."""
+"""Characters from which on a text is tokenised in a thread, so that the loop goes on; about two milliseconds' work."""
+MAX_THREADS = 2
+"""Texts that are tokenised in threads at once; more wait."""
 
 
 class TextOptions(Struct, frozen=True, kw_only=True):
@@ -45,7 +48,7 @@ class ModelText:
         Raises:
             ModelUnavailable: one of them is missing or makes no sense.
         """
-        self._options = options
+        self._threads = asyncio.Semaphore(MAX_THREADS)
         self._tokenizer = None if options.skip_tokenizer_init else Tokenizer.from_path(Path(options.tokenizer or path), options.chat_template)
         self.has_tokenizer = self._tokenizer is not None
         generation_config = read_config(path, "generation_config.json")
@@ -69,7 +72,8 @@ class ModelText:
         tokenizer = self.tokenizer
         if len(text) < LONG_TEXT:
             return tokenizer.encode(text, add_special_tokens=add_special_tokens)
-        return await in_thread(lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens))
+        async with self._threads:
+            return await in_thread(lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
     async def encode_chat(self, messages: Sequence[Mapping[str, Any]], template: Mapping[str, Any], *, add_special_tokens: bool = False) -> list[int]:
         """Token ids of a conversation in the chat template, which gets the keywords `template`.
@@ -79,7 +83,8 @@ class ModelText:
         """
         if sum(len(str(message.get("content"))) for message in messages) < LONG_TEXT:
             return self.encode_chat_now(messages, template, add_special_tokens=add_special_tokens)
-        return await in_thread(lambda: self.encode_chat_now(messages, template, add_special_tokens=add_special_tokens))
+        async with self._threads:
+            return await in_thread(lambda: self.encode_chat_now(messages, template, add_special_tokens=add_special_tokens))
 
     def encode_chat_now(self, messages: Sequence[Mapping[str, Any]], template: Mapping[str, Any], *, add_special_tokens: bool = False) -> list[int]:
         """`encode_chat` for callers without a loop to keep going."""

@@ -28,7 +28,7 @@ def test_a_prompt_that_cannot_be_answered_has_an_error_of_its_own(llm, greedy):
     outputs = llm.generate(["One", [5] * 300, {"prompt_token_ids": [1, 2, 3]}, [49152], {"text": "x"}, "Two"], greedy, use_tqdm=False)
     assert [output.outputs[0].finish_reason for output in outputs] == ["length", "error", "length", "error", "error", "length"]
     assert all(output.finished for output in outputs)
-    assert "prompt has 300 tokens, the context is 256" in outputs[1].error
+    assert "prompt: has 300 tokens, the context is 256" in outputs[1].error
     assert "outside of 0 … 49151" in outputs[3].error
     assert "must have prompt or prompt_token_ids" in outputs[4].error
     assert [output.prompt for output in outputs] == ["One", None, None, None, None, "Two"]

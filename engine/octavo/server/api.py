@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from octavo.server import prepare
-from octavo.server.errors import Refusal, refusal_of
+from octavo.server.errors import INTERNAL_ERROR, Refusal, refusal_of
 from octavo.server.frame import Frame
 from octavo.server.keys import Keys
 from octavo.server.record import Record, header
@@ -36,6 +36,7 @@ def bare_app() -> FastAPI:
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(OctavoError, _refused)
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(Exception, _refused)
     return app
 
 
@@ -140,7 +141,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         found = _http_refusal(request, error)
     else:
-        found = error if isinstance(error, Refusal) else refusal_of(error) if isinstance(error, OctavoError) else Refusal(500, "internal error")
+        found = error if isinstance(error, Refusal) else refusal_of(error) if isinstance(error, OctavoError) else INTERNAL_ERROR
     response = Response(found.body(Record.of(request.scope).request_id), status_code=found.status, media_type="application/json")
     response.raw_headers += found.headers
     return response

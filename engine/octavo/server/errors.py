@@ -4,7 +4,6 @@ import re
 
 import msgspec
 
-from octavo.async_llm import PromptTooLong
 from octavo_api.errors import InvalidSetting, OctavoError
 
 RETRY_AFTER = 5
@@ -28,10 +27,18 @@ class Refusal(Exception):
         self.param = param
         self.headers: list[tuple[bytes, bytes]] = [(b"retry-after", b"%d" % RETRY_AFTER)] if status in (429, 503) else []
 
+    @classmethod
+    def no_room(cls, message: str, param: str) -> "Refusal":
+        """The prompt, or the prompt and the answer that is asked for, exceed the context; the text has the numbers."""
+        return cls(400, message, code="context_length_exceeded", param=param)
+
     def body(self, request_id: str) -> bytes:
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code, "request_id": request_id}
         return msgspec.json.encode({"error": error})
+
+
+INTERNAL_ERROR = Refusal(500, "internal error; the server's log says more under this request_id", code="internal_error")
 
 
 def refusal_of(error: OctavoError) -> Refusal:
@@ -40,5 +47,4 @@ def refusal_of(error: OctavoError) -> Refusal:
     if not isinstance(error, InvalidSetting):
         return Refusal(500, message)
     field = _FIELD.match(message)
-    code = "context_length_exceeded" if isinstance(error, PromptTooLong) else "invalid_value"
-    return Refusal(400, message, code=code, param=field[1] if field else None)
+    return Refusal(400, message, code="invalid_value", param=field[1] if field else None)

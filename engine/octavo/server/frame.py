@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from octavo.server.errors import Refusal
+from octavo.server.errors import INTERNAL_ERROR, Refusal
 from octavo.server.keys import Keys
 from octavo.server.record import HUNG_UP, Record, header
 from octavo.server.service import Service
@@ -34,19 +34,25 @@ class Frame:
         record = Record.open(scope)
         request_id = (_REQUEST_ID, record.request_id.encode())
 
+        complete = False
+
         async def send_on(message: MutableMapping[str, Any]) -> None:
+            nonlocal complete
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 message["headers"] = [*message.get("headers", ()), request_id]
+            else:
+                complete = not message.get("more_body", False)
             await send(message)
 
         try:
             await self._serve(scope, receive, send_on)
         except Exception:
             _log.exception("request %s failed", record.request_id)
-            if record.status != HUNG_UP:
+            if record.status == HUNG_UP:
+                await _refuse(INTERNAL_ERROR, record, send_on)
+            elif not complete:
                 raise
-            await _refuse(Refusal(500, "internal error; the server's log says more", code="internal_error"), record, send_on)
         finally:
             self._service.leave(record)
             probe = scope["method"] in ("GET", "HEAD") and (record.status < 400 or record.status == 503)

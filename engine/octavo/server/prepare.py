@@ -6,12 +6,13 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from octavo.async_llm import AsyncLLMEngine, PromptTooLong
+from octavo.async_llm import AsyncLLMEngine
 from octavo.sampling_params import SamplingParams
+from octavo.server.errors import Refusal
 from octavo.server.generation import Form, Generation, Outputs
 from octavo.server.messages import check_messages
 from octavo.server.record import Record
-from octavo.server.request_types import MAX_PROMPTS, ChatRequest, CompletionRequest, GenerationRequest
+from octavo.server.request_types import MAX_CHOICES, ChatRequest, CompletionRequest, GenerationRequest
 from octavo.server.service import Service
 from octavo.server.wire import Kind, Wire
 from octavo_api.errors import InvalidSetting
@@ -67,8 +68,6 @@ def list_prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[i
     prompts = [item for item in prompt if not isinstance(item, int)]
     if ids or not prompts:
         raise InvalidSetting("prompt: " + ("mixes token ids with prompts" if ids else "is empty") + "; give text, token ids, or a list of either")
-    if len(prompts) > MAX_PROMPTS:
-        raise InvalidSetting(f"prompt: is a list of {len(prompts)} prompts, must be at most {MAX_PROMPTS}")
     return prompts
 
 
@@ -100,10 +99,11 @@ def begin(service: Service, record: Record, request: GenerationRequest, work: Wo
     """The response; nothing has been sent to the engine before it is called.
 
     Raises:
-        InvalidSetting: a prompt is empty, too long or not of this vocabulary.
+        Refusal: a prompt, or the answer that is asked for, is too long.
+        InvalidSetting: a prompt is empty or not of this vocabulary.
     """
     engine = service.engine
-    _check_room(work, engine.max_model_len)
+    _check_room(work, request, engine.max_model_len)
     outputs: list[Outputs] = [
         engine.generate(prompt, sampling, record.request_id, priority=work.priority, cache_salt=work.cache_salt)
         for prompt in work.prompts
@@ -118,15 +118,25 @@ def begin(service: Service, record: Record, request: GenerationRequest, work: Wo
     return Generation(service, record, outputs, wire, form)
 
 
-def _check_room(work: Work, context: int) -> None:
+def _check_room(work: Work, request: GenerationRequest, context: int) -> None:
     """An answer that was asked for in a length that does not fit is refused, rather than cut short in silence."""
     longest = max(map(len, work.prompts))
+    numbers = f"prompt has {longest} tokens, the context is {context}"
+    if longest >= context:
+        raise Refusal.no_room(f"{numbers} and must hold an answer too; shorten the prompt", "messages" if work.kind == "chat" else "prompt")
     asked = work.answers[0].max_tokens
-    if longest < context and asked is not None and longest + asked > context:
-        raise PromptTooLong(
-            f"max_tokens: prompt has {longest} tokens, the context is {context}, so there is room for {context - longest} more and not for {asked}"
-        )
+    if asked is not None and longest + asked > context:
+        param = "max_tokens" if getattr(request, "max_completion_tokens", None) is None else "max_completion_tokens"
+        raise Refusal.no_room(f"{numbers}, so there is room for {context - longest} more and not for the {asked} of {param}", param)
 
 
 def count_choices(request: GenerationRequest, prompts: Sequence[object]) -> int:
-    return request.choices * len(prompts)
+    """How many answers are asked for.
+
+    Raises:
+        InvalidSetting: more than one request may ask for.
+    """
+    count = request.choices * len(prompts)
+    if count > MAX_CHOICES:
+        raise InvalidSetting(f"n: {request.choices} for each of {len(prompts)} prompts is {count} answers, must be at most {MAX_CHOICES} in one request")
+    return count

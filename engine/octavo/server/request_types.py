@@ -67,8 +67,9 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 """Field → values that ask for nothing, beside null, and why others are refused."""
 
-MAX_CHOICES = 128
-MAX_PROMPTS = 2048
+MAX_N = 128
+MAX_CHOICES = 2048
+"""Most answers to one prompt, and in one request."""
 
 R = TypeVar("R", bound="GenerationRequest")
 
@@ -214,8 +215,8 @@ def _check(request: GenerationRequest) -> None:
         value = getattr(request, name, None)
         if value is not None and not any(type(value) is type(one) and value == one for one in neutral):
             raise Refusal(400, f"{name}: {reason}", code="unsupported_field", param=name)
-    if not 1 <= request.choices <= MAX_CHOICES:
-        raise InvalidSetting(f"n: is {request.n}, must be from 1 to {MAX_CHOICES}")
+    if not 1 <= request.choices <= MAX_N:
+        raise InvalidSetting(f"n: is {request.n}, must be from 1 to {MAX_N}")
     best_of = getattr(request, "best_of", None)
     if best_of is not None and best_of != request.choices:
         raise Refusal(400, f"best_of: is {best_of}; picking the best answers is not supported, leave it out", code="unsupported_field", param="best_of")

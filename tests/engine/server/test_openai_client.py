@@ -131,11 +131,18 @@ def test_a_prompt_too_long_is_told_the_numbers(client):
     with pytest.raises(openai.BadRequestError, match=rf"prompt has {context + 5} tokens, the context is {context}") as refused:
         client.completions.create(model="smollm2", prompt=[5] * (context + 5))
     assert refused.value.code == "context_length_exceeded"
-    with pytest.raises(openai.BadRequestError, match=rf"prompt has 10 tokens, the context is {context}, so there is room for {context - 10} more") as refused:
+    with pytest.raises(
+        openai.BadRequestError,
+        match=rf"prompt has 10 tokens, the context is {context}, so there is room for {context - 10} more and not for the {context} of max_tokens",
+    ) as refused:
         client.completions.create(model="smollm2", prompt=[5] * 10, max_tokens=context)
     assert refused.value.param == "max_tokens"
-    with pytest.raises(openai.BadRequestError, match=r"prompt has \d+ tokens, the context is"):
+    with pytest.raises(openai.BadRequestError, match="not for the 999999 of max_completion_tokens") as refused:
+        client.chat.completions.create(model="smollm2", messages=QUESTION, max_completion_tokens=999_999)
+    assert refused.value.param == "max_completion_tokens"
+    with pytest.raises(openai.BadRequestError, match=r"prompt has \d+ tokens, the context is") as refused:
         client.chat.completions.create(model="smollm2", messages=[{"role": "user", "content": "word " * (context + 100)}])
+    assert refused.value.param == "messages"
 
 
 @pytest.mark.parametrize(

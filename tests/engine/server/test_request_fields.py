@@ -20,7 +20,7 @@ from openai.types.chat import completion_create_params as chat_create_params
 from octavo.sampling_params import SamplingParams
 from octavo.server.errors import Refusal, refusal_of
 from octavo.server.messages import check_messages
-from octavo.server.prepare import list_prompts, sampling_params
+from octavo.server.prepare import count_choices, list_prompts, sampling_params
 from octavo.server.request_types import ACCEPTED, REFUSED, ChatRequest, CompletionRequest, StreamOptions, decode
 from octavo_api.errors import InvalidSetting
 
@@ -164,6 +164,13 @@ def test_values_out_of_bounds_name_their_field(more, param):
 )
 def test_forms_of_a_prompt(prompt, prompts):
     assert list_prompts(ask(CompletionRequest, COMPLETION, prompt=prompt).prompt) == prompts
+
+
+def test_answers_of_one_request_are_bounded():
+    request = ask(CompletionRequest, COMPLETION, n=100)
+    assert count_choices(request, ["p"] * 20) == 2000
+    with pytest.raises(InvalidSetting, match="n: 100 for each of 21 prompts is 2100 answers, must be at most 2048"):
+        count_choices(request, ["p"] * 21)
 
 
 @pytest.mark.parametrize("prompt", [[], ["a", 1], [1, [2]]])

@@ -13,12 +13,12 @@ class NoAnswer(OctavoError):
 
 
 async def answer(gateway: str, model: str, question: str) -> AsyncIterator[str]:
-    """Pieces of the answer as they arrive. `gateway` is a URL that ends in /v1.
+    """Pieces of the likeliest answer as they arrive. `gateway` is a URL that ends in /v1.
 
     Raises:
         NoAnswer: before or in the middle of the answer.
     """
-    body = {"model": model, "messages": [{"role": "user", "content": question}], "stream": True}
+    body = {"model": model, "messages": [{"role": "user", "content": question}], "stream": True, "temperature": 0}
     timeout = httpx.Timeout(10.0, read=None)
     try:
         async with (

@@ -37,7 +37,7 @@ def stand_in(tmp_path: Path) -> dict[str, str]:
     lines = [f"{point.name} = {point.value}" for point in points] + ["serve = stand_in:serve"]
     (metadata / "entry_points.txt").write_text("\n".join(["[octavo.verbs]", *lines, ""]))
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: octavo\nVersion: 0\n")
-    return {**os.environ, "PYTHONPATH": str(folder), "PYTHONUNBUFFERED": "1", "OCTAVO_TEST_MARK": str(tmp_path)}
+    return {**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(tmp_path), "OCTAVO_TEST_MARK": str(tmp_path)}
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def up(tmp_path: Path, stand_in: dict[str, str]) -> Iterator[Callable[..., Up]]:
     started: list[Up] = []
 
     def start(*arguments: str | Path, port: int = 0, real: bool = False) -> Up:
-        environment = os.environ | {"OCTAVO_TEST_MARK": stand_in["OCTAVO_TEST_MARK"]} if real else stand_in
+        environment = os.environ | {name: stand_in[name] for name in ("OCTAVO_TEST_MARK", "TMPDIR")} if real else stand_in
         started.append(Up(tmp_path, environment, ["up", *map(str, arguments), f"--port={port}"]))
         return started[-1]
 

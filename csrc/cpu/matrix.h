@@ -74,12 +74,14 @@ inline Vec multiply_add(Vec sum, const Pair* a, const Pair* b) {
 // Pairs of rows, value by value; rows outside of [first, last) count as 0.
 inline const Pair* pack_block(Pair* to, const BFloat16* block, int first, int last, int64_t width) {
     const auto row = [=](int i, int64_t column) {
-        if (i < first || i >= last) return _mm512_setzero_si512();
-        return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + i * width + column)));
+        if (i < first || i >= last) return IntVec{};
+        return __builtin_convertvector(*reinterpret_cast<const HalfVecInMemory*>(block + i * width + column), IntVec);
     };
     for (int i = first & ~1; i < last; i += 2)
-        for (int64_t column = 0; column < width; column += W)
-            _mm512_storeu_si512(to + (i / 2) * width + column, _mm512_or_si512(row(i, column), _mm512_slli_epi32(row(i + 1, column), 16)));
+        for (int64_t column = 0; column < width; column += W) {
+            const IntVec pairs = row(i, column) | row(i + 1, column) << 16;
+            __builtin_memcpy(to + (i / 2) * width + column, &pairs, sizeof pairs);
+        }
     return to;
 }
 #else

@@ -72,7 +72,8 @@ class Replica:
         return sum(float(line.rpartition(" ")[2]) for line in lines if all(label in line for label in wanted))
 
     def wait_idle(self) -> None:
-        eventually(lambda: self.load["running"] + self.load["waiting"] == 0, 20)
+        """Until nothing is open and every block is free."""
+        eventually(lambda: (load := self.load)["running"] + load["waiting"] == 0 and load["kv_blocks_free"] == load["kv_blocks_total"], 20)
 
     def stop(self) -> None:
         if self.process.poll() is None:

@@ -1,5 +1,6 @@
 """The official client against a real server with a real model: chats and completions, whole and streamed."""
 
+import asyncio
 import json
 import re
 
@@ -113,6 +114,26 @@ def test_a_second_prompt_that_begins_alike_is_read_from_the_cache(client):
     cached = [answer.usage.prompt_tokens_details.cached_tokens for answer in (first, second, other)]
     assert cached[0] == cached[2] == 0
     assert cached[1] >= 64
+
+
+async def test_more_streams_at_once_than_can_run_are_all_answered(replica):
+    """32 streams on 8 rows: each gets its own answer, whole, whatever the others do; a third of them hang up half way."""
+
+    async def stream(client: openai.AsyncOpenAI, number: int) -> str:
+        asked = {"model": "smollm2", "prompt": f"Number {number % 4} is", "max_tokens": 12, "temperature": 0, "extra_body": {"ignore_eos": True}}
+        text = ""
+        async with await client.completions.create(**asked, stream=True) as chunks:
+            async for chunk in chunks:
+                text += chunk.choices[0].text
+                if number % 3 == 0:
+                    return ""
+        assert chunk.choices[0].finish_reason == "length"
+        return text
+
+    async with openai.AsyncOpenAI(base_url=f"{replica.url}/v1", api_key="none", max_retries=0, timeout=120) as client:
+        texts = await asyncio.gather(*(stream(client, number) for number in range(32)))
+    assert [bool(text) for text in texts] == [number % 3 != 0 for number in range(32)]
+    replica.wait_idle()
 
 
 def test_models(client):

@@ -1,7 +1,7 @@
 # Octavo's two images: `--target control` has the operator and the gateway and no torch, `--target engine` serves a model.
 #
 #   DEVICE=cpu|cuda    for which the engine is built
-#   TORCH_INDEX=URL    a package index with PyTorch's wheels; its index of CPU wheels makes an engine image of 1 GB.
+#   TORCH_INDEX=URL    a package index with PyTorch's wheels; with its index of CPU wheels the engine image is a third as large.
 #                      Without it torch comes from the default index with CUDA's libraries, and for DEVICE=cpu those
 #                      that nothing needs on a CPU are left out.
 #   BASE=IMAGE         anything with a python3 of version 3.11 or newer, venv and apt

@@ -180,6 +180,7 @@ def kubectl(request: pytest.FixtureRequest, release: Release) -> Iterator[Kubect
     kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     for manifest in volume(name):
         kubectl.apply(manifest)
+    kubectl("wait", "persistentvolumeclaim/models", "--for=jsonpath={.status.phase}=Bound", "--timeout=30s")
     wait_until(lambda: bool(kubectl.names("serviceaccount")), 30, lambda: "no service account appears in a new namespace")
     yield kubectl
     # a namespace is emptied in steps many seconds apart, so what has pods goes first and the rest is not waited for

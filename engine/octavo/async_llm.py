@@ -185,6 +185,8 @@ class AsyncLLMEngine:
             raise InvalidSetting(f"prompt: has {len(ids)} tokens, the context is {facts.max_model_len} and must hold an answer too; shorten it")
         if min(ids) < 0 or max(ids) >= facts.vocab_size:
             raise InvalidSetting(f"prompt: has token ids outside of 0 … {facts.vocab_size - 1}, the model's vocabulary")
+        if sampling.stop_token_ids and not 0 <= min(sampling.stop_token_ids) <= max(sampling.stop_token_ids) < facts.vocab_size:
+            raise InvalidSetting(f"stop_token_ids: has ids outside of 0 … {facts.vocab_size - 1}, the model's vocabulary")
         if sampling.stop and not (self.text.has_tokenizer and sampling.detokenize):
             raise InvalidSetting("stop: needs text to look for, so a tokenizer and detokenize; use stop_token_ids")
 

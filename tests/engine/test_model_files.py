@@ -36,7 +36,7 @@ def test_a_broken_file_is_named(tmp_path, content, told):
 @pytest.mark.parametrize(
     "bad",
     [
-        {"temperature": -0.1}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -2}, {"min_p": 1.5}, {"repetition_penalty": 0.0}, {"presence_penalty": 2.1},
+        {"temperature": -0.1}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -2}, {"min_p": 1.5}, {"repetition_penalty": 0.001}, {"presence_penalty": 2.1},
         {"frequency_penalty": -2.1}, {"max_tokens": 0}, {"min_tokens": -1}, {"seed": 2**63}, {"stop": ("a", "")}, {"min_tokens": 17},
     ],
 )  # fmt: skip
@@ -44,6 +44,11 @@ def test_parameters_out_of_bounds_are_named(bad):
     (name,) = bad
     with pytest.raises(InvalidSetting, match=f"^{name}: is "):
         SamplingParams(**bad)
+
+
+def test_a_temperature_too_small_to_divide_by_is_greedy():
+    assert SamplingParams(temperature=1e-30) == SamplingParams(temperature=0)
+    assert SamplingParams(temperature=1e-5).temperature == 1e-5
 
 
 def test_one_stop_string_is_a_list_of_one():

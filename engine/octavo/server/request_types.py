@@ -7,10 +7,10 @@ error, because a misspelt one would change the answer in silence.
 
 import difflib
 import re
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from octavo.server.errors import Refusal
 from octavo_api.errors import InvalidSetting
@@ -71,6 +71,9 @@ MAX_N = 128
 MAX_CHOICES = 2048
 """Most answers to one prompt, and in one request."""
 
+Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""What can be passed on to the engine."""
+
 R = TypeVar("R", bound="GenerationRequest")
 
 
@@ -84,10 +87,10 @@ class GenerationRequest(Struct, kw_only=True, forbid_unknown_fields=True):
 
     model: str
     frequency_penalty: float | None = None
-    max_tokens: int | None = None
-    n: int | None = None
+    max_tokens: Integer | None = None
+    n: Integer | None = None
     presence_penalty: float | None = None
-    seed: int | None = None
+    seed: Integer | None = None
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -99,12 +102,12 @@ class GenerationRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
     min_p: float | None = None
-    min_tokens: int | None = None
-    priority: int | None = None
+    min_tokens: Integer | None = None
+    priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
     repetition_penalty: float | None = None
     skip_special_tokens: bool | None = None
-    stop_token_ids: list[int] | None = None
-    top_k: int | None = None
+    stop_token_ids: list[Integer] | None = None
+    top_k: Integer | None = None
 
     allowed_token_ids: Any = None
     bad_words: Any = None
@@ -134,8 +137,8 @@ class GenerationRequest(Struct, kw_only=True, forbid_unknown_fields=True):
 class CompletionRequest(GenerationRequest):
     """`prompt` is text, token ids, or a list of either."""
 
-    prompt: str | list[str | int | list[int]]
-    best_of: int | None = None
+    prompt: str | list[str | Integer | list[Integer]]
+    best_of: Integer | None = None
     echo: Any = None
     suffix: Any = None
 
@@ -144,7 +147,7 @@ class ChatRequest(GenerationRequest):
     """`messages` are checked by `octavo.server.messages`."""
 
     messages: list[dict[str, Any]]
-    max_completion_tokens: int | None = None
+    max_completion_tokens: Integer | None = None
 
     add_generation_prompt: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None

@@ -61,14 +61,17 @@ class Server:
         await asyncio.wait((signalled, self._engine.failed), return_when=asyncio.FIRST_COMPLETED)
         if not self._engine.failed.done():
             await self._drain()
-        status = await self._last_words() if self._engine.failed.done() else 0
+        failed = self._engine.progress if self._engine.failed.done() else None
+        if failed is not None:
+            _tell_kubelet(failed)
+            await asyncio.sleep(FAILED_SECONDS)
         for task in (announcing, signalled):
             task.cancel()
         await self._engine.shutdown()
         for listener in self._listeners:
             listener.stop()
         await asyncio.wait(serving)
-        return status
+        return _last_words(failed) if failed is not None else 0
 
     async def _announce(self) -> None:
         try:
@@ -97,14 +100,11 @@ class Server:
             empty.cancel()
             _log.warning("%d requests were still open after %g s of drain and are ended", service.num_open, patience)
 
-    async def _last_words(self) -> int:
-        """Says why the engine failed where supervisors look, and gives open requests the time to end."""
-        progress = self._engine.progress
-        reason, message = progress.reason, " ".join(progress.message.split())
-        _tell_kubelet(progress)
-        await asyncio.sleep(FAILED_SECONDS)
-        sys.stderr.write(f"octavo serve: {reason}: {message}\n")
-        return 2 if reason == "InvalidSetting" else 1
+
+def _last_words(failed: Progress) -> int:
+    """The log's last line says why the engine failed; returns the exit status."""
+    sys.stderr.write(f"octavo serve: {failed.reason}: {' '.join(failed.message.split())}\n")
+    return 2 if failed.reason == "InvalidSetting" else 1
 
 
 def _tell_kubelet(progress: Progress) -> None:

@@ -35,6 +35,19 @@ struct Cpu {
     static void copy_blocks(const CopyBlocks& a, Stream) { cpu::copy_blocks(a); }
 };
 
+RotaryKvWrite rotary_of(const Ints<3>& qkv, const Ints<3>& strides, const Ints<3>& tables, const Ints<2>& kv_cache, const Ints<6>& shape) {
+    RotaryKvWrite a = {};
+    a.q = address(qkv[0]), a.k = address(qkv[1]), a.v = address(qkv[2]);
+    a.q_stride = strides[0], a.k_stride = strides[1], a.v_stride = strides[2];
+    a.cos_sin = address<const float>(tables[0]);
+    a.positions = address<const int64_t>(tables[1]);
+    a.slots = address<const int64_t>(tables[2]);
+    a.keys = address(kv_cache[0]), a.values = address(kv_cache[1]);
+    a.tokens = shape[0], a.q_heads = shape[1], a.kv_heads = shape[2], a.head_size = shape[3];
+    a.num_positions = shape[4], a.num_blocks = shape[5];
+    return a;
+}
+
 PagedAttention attention_of(const Ints<4>& tensors, const Ints<3>& batch, const Ints<5>& shape, const Ints<3>& tables,
                             const std::pair<float, int64_t>& scores) {
     PagedAttention a = {};
@@ -66,23 +79,7 @@ void define(py::module_ m) {
         Device::rms_norm(a, static_cast<DType>(dtype), stream);
     });
     m.def("rotary_kv_write", [](Ints<3> qkv, Ints<3> strides, Ints<3> tables, Ints<2> kv_cache, Ints<6> shape, int dtype, Stream stream) {
-        const RotaryKvWrite a = {address(qkv[0]),
-                                 address(qkv[1]),
-                                 address(qkv[2]),
-                                 strides[0],
-                                 strides[1],
-                                 strides[2],
-                                 address<const float>(tables[0]),
-                                 address<const int64_t>(tables[1]),
-                                 address<const int64_t>(tables[2]),
-                                 address(kv_cache[0]),
-                                 address(kv_cache[1]),
-                                 shape[0],
-                                 shape[1],
-                                 shape[2],
-                                 shape[3],
-                                 shape[4],
-                                 shape[5]};
+        const RotaryKvWrite a = rotary_of(qkv, strides, tables, kv_cache, shape);
         const py::gil_scoped_release released;
         Device::rotary_kv_write(a, static_cast<DType>(dtype), stream);
     });
@@ -142,6 +139,17 @@ void define_cuda(py::module_ m) {
         PagedAttention a = attention_of(tensors, batch, shape, tables, scores);
         a.num_decodes = plan[0], a.plan = address(plan[1]), a.plan_sequences = plan[2];
         cuda::paged_attention(a, static_cast<DType>(dtype), queue(stream));
+    });
+    m.def("norm_rotary_kv_write", [](Ints<3> qkv, Ints<3> strides, Ints<3> tables, Ints<2> kv_cache, Ints<6> shape, Ints<2> norms,
+                                     float eps, int dtype, Stream stream) {
+        RotaryKvWrite a = rotary_of(qkv, strides, tables, kv_cache, shape);
+        a.q_norm = address(norms[0]), a.k_norm = address(norms[1]), a.norm_eps = eps;
+        cuda::rotary_kv_write(a, static_cast<DType>(dtype), queue(stream));
+    });
+    m.def("small_linear", [](Ints<4> tensors, Ints<4> shape, Stream stream) {
+        cuda::small_linear(
+            {address(tensors[0]), address(tensors[1]), address(tensors[2]), address(tensors[3]), shape[0], shape[1], shape[2], shape[3]},
+            queue(stream));
     });
     m.def("attention_workspace_bytes", &cuda::attention_workspace_bytes);
     m.def("plan_attention", [](Ints<2> tensors, Ints<2> sequences, Ints<3> heads, int64_t window, Stream stream) {

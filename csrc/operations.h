@@ -31,6 +31,9 @@ struct RotaryKvWrite {
     const int64_t* slots;      // [T]
     void *keys, *values;       // [num_blocks, Hkv, kBlockSize, D]
     int64_t tokens, q_heads, kv_heads, head_size, num_positions, num_blocks;
+    // On a GPU: weights [D] of the RMSNorm of queries and keys that comes first, or null.
+    const void *q_norm, *k_norm;
+    float norm_eps;
 };
 
 struct PagedAttention {
@@ -57,6 +60,14 @@ struct AttentionPlan {
     int64_t sequences, plan_sequences;
     int64_t q_heads, kv_heads, head_size;
     int64_t window;
+};
+
+struct SmallLinear {
+    void* out;           // [tokens, outputs]
+    const void* x;       // [tokens, inputs], tokens strided
+    const void* weight;  // [outputs, inputs]
+    const void* bias;    // [outputs] or null
+    int64_t tokens, inputs, outputs, x_stride;
 };
 
 struct GatedActivation {

@@ -14,6 +14,9 @@ void paged_attention(const PagedAttention& a, DType dtype, cudaStream_t stream);
 void gated_activation(const GatedActivation& a, DType dtype, cudaStream_t stream);
 void copy_blocks(const CopyBlocks& a, cudaStream_t stream);
 
+// y = x · Wᵀ + bias for up to eight tokens, in bfloat16.
+void small_linear(const SmallLinear& a, cudaStream_t stream);
+
 // Bytes of the workspace that a layer group's attention needs for so many sequences; zeros at first.
 int64_t attention_workspace_bytes(int64_t sequences, int64_t q_heads, int64_t kv_heads, int64_t head_size);
 

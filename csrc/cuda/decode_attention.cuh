@@ -233,6 +233,7 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(const DecodeArguments 
     const int group = a.q_heads / a.kv_heads, tiles = (group + kHeads - 1) / kHeads;
     const uint32_t ring = shared_address(pages + warp * Layout<D>::kWarp);
     constexpr uint32_t kStageBytes = 2 * Layout<D>::kTile * 2;
+    let_successor_begin();
     wait_for_predecessor();
     const int items = a.work.head->count * a.kv_heads * tiles;
     int item = blockIdx.x;

@@ -18,6 +18,7 @@ __global__ void gated_activation_kernel(const GatedActivation a) {
     const int64_t per_row = a.width / kSize, i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= a.tokens * per_row) return;
     const int64_t token = i / per_row, at = i % per_row * kSize;
+    let_successor_begin();
     wait_for_predecessor();
     const T* row = static_cast<const T*>(a.gate_up) + token * 2 * a.width + at;
     float gate[kSize], up[kSize];

@@ -18,6 +18,12 @@ __device__ __forceinline__ void wait_for_predecessor() {
     asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 
+// Where the next kernel has something to do that does not depend on this one, it may start on it when all CTAs of this
+// one have begun.
+__device__ __forceinline__ void let_successor_begin() {
+    asm volatile("griddepcontrol.launch_dependents;");
+}
+
 template <class Kernel, class... Arguments>
 void launch_clustered(Kernel kernel, dim3 grid, dim3 block, int shared, int cluster, cudaStream_t stream, const Arguments&... arguments) {
     cudaLaunchAttribute attributes[2] = {};

@@ -17,6 +17,7 @@ __global__ void rms_norm_kernel(const RmsNorm a, int threads) {
     const int64_t row = int64_t(blockIdx.x) * (blockDim.x / threads) + threadIdx.x / threads;
     const int64_t token = row / a.heads, head = row % a.heads;
     const bool active = row < a.tokens * a.heads;
+    let_successor_begin();
     wait_for_predecessor();
     const T* x = static_cast<const T*>(a.x) + token * a.token_stride + head * a.head_stride;
     T* residual = a.residual ? static_cast<T*>(a.residual) + token * a.width : nullptr;

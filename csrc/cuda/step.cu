@@ -13,20 +13,22 @@ namespace {
 
 constexpr int kBlock = 16;
 
-// A record: its kind, its row, and for sampling parameters (0) their words; for tokens (1) the first place, the count and
-// the tokens; for new blocks (2) the group, the first index, the count and the blocks.
+// A record: its kind, and for sampling parameters (0) the row and their words; for tokens (1) the row, the first place, the
+// count and the tokens; for new blocks (2) their count, and of each the group, the row, the index in the table and the block.
 __global__ void apply_kernel(const Rows rows, const int32_t* step, int offsets) {
     wait_for_predecessor();
     const int32_t* record = step + step[offsets + blockIdx.x];
-    const int64_t row = record[1];
     if (record[0] == 0) {
+        const int64_t row = record[1];
         for (int i = threadIdx.x; i < kParameters; i += blockDim.x) rows.parameters[row * kParameters + i] = record[2 + i];
     } else if (record[0] == 1) {
-        int32_t* tokens = rows.tokens + row * rows.max_len + record[2];
+        int32_t* tokens = rows.tokens + record[1] * rows.max_len + record[2];
         for (int i = threadIdx.x; i < record[3]; i += blockDim.x) tokens[i] = record[4 + i];
     } else {
-        int32_t* table = rows.tables + (int64_t(record[2]) * rows.count + row) * rows.table_blocks + record[3];
-        for (int i = threadIdx.x; i < record[4]; i += blockDim.x) table[i] = record[5 + i];
+        for (int i = threadIdx.x; i < record[1]; i += blockDim.x) {
+            const int32_t* entry = record + 2 + 4 * i;
+            rows.tables[(entry[0] * rows.count + entry[1]) * rows.table_blocks + entry[2]] = entry[3];
+        }
     }
 }
 

@@ -63,6 +63,23 @@ class CudaKernels(Kernels):
     ) -> None:
         """As `paged_attention`; plan: decodes, workspace, sequences that it has room for."""
 
+    def norm_rotary_kv_write(
+        self,
+        qkv: tuple[int, int, int],
+        strides: tuple[int, int, int],
+        tables: tuple[int, int, int],
+        kv_cache: tuple[int, int],
+        shape: tuple[int, int, int, int, int, int],
+        norms: tuple[int, int],
+        eps: float,
+        dtype: int,
+        stream: int,
+    ) -> None:
+        """As `rotary_kv_write`; norms: weights of the queries' and the keys' RMSNorm."""
+
+    def small_linear(self, tensors: tuple[int, int, int, int], shape: tuple[int, int, int, int], stream: int) -> None:
+        """tensors: out, x, weight, bias or 0; shape: tokens, inputs, outputs, stride of x."""
+
     def apply_step(self, rows: tuple[int, int, int], shape: tuple[int, int, int, int], step: int, records: tuple[int, int], stream: int) -> None:
         """records: how many, and the word of the step where their places begin."""
 

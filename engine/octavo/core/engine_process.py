@@ -7,6 +7,7 @@ through it, because nothing can overtake them there.
 """
 
 import argparse
+import gc
 import importlib
 import logging
 import os
@@ -96,7 +97,10 @@ def _serve(arguments: argparse.Namespace, context: "zmq.Context[zmq.Socket[bytes
     settings = msgspec.json.decode(arguments.settings, type=EngineSettings)
     executor = _executor_class(arguments.executor)(arguments.model, settings)
     try:
-        EngineCore(executor, settings, _Inbox(requests), send).run()
+        core = EngineCore(executor, settings, _Inbox(requests), send)
+        gc.collect()
+        gc.freeze()  # what was loaded stays: no collection looks through it between two steps
+        core.run()
     finally:
         executor.shutdown()
 

@@ -26,6 +26,7 @@ class KVCache:
         self.pools = [BlockPool(count) for count in num_blocks]
         self.chunk = chunk
         self.prefix_caching = prefix_caching
+        self._windowed = any(group.window for group in self.groups)
 
     def fits(self, tokens: int) -> bool:
         """Whether a sequence of so many tokens fits when it has all pools to itself."""
@@ -64,6 +65,8 @@ class KVCache:
 
         Returns the copies to make before the step, or None when a pool has too few free blocks.
         """
+        if not (request.forked or self._windowed) and end <= len(request.tables[0].blocks) * BLOCK_SIZE:
+            return []  # most decodes: the last block has room, and it is the request's own
         num_blocks = -(-end // BLOCK_SIZE)
         copied = self._shared_tails(request) if request.forked else [False] * len(self.groups)
         enough = True

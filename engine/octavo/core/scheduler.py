@@ -46,9 +46,10 @@ class _Plan:
     def share(self, request: Request) -> int:
         """Tokens that the request may compute in this step."""
         count = request.num_uncomputed
-        if count == 1:
-            self.reserved = max(0, self.reserved - 1)
-        return min(count, self.left - self.reserved)
+        if count == 1 and self.reserved:
+            self.reserved -= 1
+        room = self.left - self.reserved
+        return count if count < room else room
 
     def add(self, request: Request, length: int, copies: list[BlockCopy]) -> None:
         if not request.entered:
@@ -65,11 +66,13 @@ class _Plan:
             )
         new_blocks = []
         for table in request.tables:
-            new_blocks.append(table.blocks[table.sent :])
-            table.sent = len(table.blocks)
+            known = len(table.blocks)
+            new_blocks.append(table.blocks[table.sent :] if table.sent < known else [])
+            table.sent = known
         samples = length == request.num_uncomputed
         self.output.scheduled.append(ScheduledRow(row=request.row, start=request.num_computed, length=length, samples=samples, new_blocks=new_blocks))
-        self.output.copies += copies
+        if copies:
+            self.output.copies += copies
         request.num_computed += length
         self.left -= length
         if samples:

@@ -4,10 +4,10 @@ from torch import Tensor
 
 from octavo.models.batch import Batch
 from octavo.models.config import ModelConfig
-from octavo.models.layers import Linear, Norm
+from octavo.models.layers import Linear
 from octavo.models.weights import Weights
 from octavo.ops.paged_attention import paged_attention
-from octavo.ops.rotary_kv_write import rotary_kv_write
+from octavo.ops.rotary_kv_write import HeadNorms, norm_rotary_kv_write, rotary_kv_write
 
 
 class AttentionPlan:
@@ -35,18 +35,19 @@ class Attention:
         parts = {f"{prefix}.{name}_proj": heads * config.head_size for name, heads in zip("qkv", self._heads, strict=True)}
         self.qkv = Linear(weights, parts, config.hidden_size, config.attention_bias)
         self.out = Linear(weights, {f"{prefix}.o_proj": config.hidden_size}, config.num_heads * config.head_size, output_bias)
-        self.norms: tuple[Norm, Norm] | None = None
+        self._norms: HeadNorms | None = None
         if head_norms is not None:
-            query, key = (Norm(weights, f"{prefix}.{name}_norm", config.head_size, config.norm_eps, head_norms) for name in "qk")
-            self.norms = (query, key)
+            query, key = (weights.parameter(f"{prefix}.{name}_norm.weight", config.head_size, offset=head_norms) for name in "qk")
+            self._norms = HeadNorms(query, key, config.norm_eps)
 
     def __call__(self, x: Tensor, batch: Batch, kv_cache: tuple[Tensor, Tensor]) -> Tensor:
         """[T, H] → [T, H]; writes the tokens' keys and values to the cache first."""
         plan = self._plan
         tokens = x.shape[0]
         q, k, v = self.qkv(x).view(tokens, -1, self._head_size).split_with_sizes(self._heads, 1)
-        if self.norms is not None:
-            q, k = self.norms[0](q), self.norms[1](k)
         places = batch.groups[plan.group]
-        rotary_kv_write((q, k, v), plan.cos_sin, batch.positions, places.slots, kv_cache)
+        if self._norms is None:
+            rotary_kv_write((q, k, v), plan.cos_sin, batch.positions, places.slots, kv_cache)
+        else:
+            q = norm_rotary_kv_write((q, k, v), self._norms, (plan.cos_sin, batch.positions, places.slots), kv_cache)
         return self.out(paged_attention(q, kv_cache, places.attention, self._scale, plan.window).view(tokens, -1))

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import embedding
 
 from octavo.models.weights import Weights
 from octavo.ops.gated_activation import gelu_tanh_mul, silu_mul
+from octavo.ops.linear import linear, pack
 from octavo.ops.rms_norm import rms_norm
 
 
@@ -24,9 +25,13 @@ class Linear:
             if self.bias is not None:
                 weights.expect(f"{name}.bias", self.bias[begin : begin + count])
             begin += count
+        weights.finally_do(self._pack)
 
     def __call__(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
+
+    def _pack(self) -> None:
+        self.weight = pack(self.weight)
 
 
 class Embedding:

@@ -85,7 +85,9 @@ class Weights:
         self.finish()
 
     def finish(self) -> None:
-        """Does what was left until every parameter has its value."""
+        """Does what was left until every parameter has its value. Nothing of a checkpoint can be placed any more, so that
+        what `finally_do` replaces is freed."""
+        self._places.clear()
         for finish in self._finishers:
             finish()
 

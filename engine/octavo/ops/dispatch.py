@@ -15,15 +15,16 @@ HAS_CUDA = hasattr(_C, "cuda")
 """Whether the GPU's kernels were compiled."""
 
 
-def kernels(x: Tensor) -> "tuple[_C.Kernels, int, int] | None":
+def kernels(x: Tensor, run: int = 0) -> "tuple[_C.Kernels, int, int] | None":
     """The compiled operations for tensors like `x` and what ends every call of them: the number that stands for its
-    dtype, and the stream to run on. None where there are none."""
+    dtype, and the stream to run on. None where there are none. `run` is how many elements lie side by side everywhere in
+    what is computed: a GPU's kernels take them in vectors of 16 bytes."""
     code = _CODES.get(x.dtype)
     if code is None:
         return None
     if x.is_cpu:
         return _C.cpu, code, 0
-    if x.is_cuda and HAS_CUDA:
+    if HAS_CUDA and x.is_cuda and not (run * x.element_size() % 16 or x.data_ptr() % 16):
         return _C.cuda, code, torch.cuda.current_stream(x.device).cuda_stream
     return None
 

@@ -20,7 +20,7 @@ def _run(gate_up: Tensor, gelu_tanh: bool) -> Tensor:
     shape = gate_up.shape
     if len(shape) != 2 or shape[1] % 2 or not gate_up.is_contiguous():
         raise ValueError(f"gated_activation: gate_up must be [T, 2I], contiguous, not {list(shape)} with strides {gate_up.stride()}")
-    found = dispatch.kernels(gate_up)
+    found = dispatch.kernels(gate_up, shape[1] // 2)
     if found is None:
         return reference(gate_up, gelu_tanh)
     kernels, dtype, stream = found

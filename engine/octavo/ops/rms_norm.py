@@ -31,7 +31,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
         if len(shape) != 2:
             raise ValueError(f"rms_norm: a residual goes with x of [T, H], not {list(shape)}")
         residual_at = checks.address("rms_norm: residual", residual, shape, dtype)
-    found = dispatch.kernels(x)
+    found = dispatch.kernels(x, width)
     if found is None:
         return reference(x, weight, eps, residual)
     kernels, code, stream = found

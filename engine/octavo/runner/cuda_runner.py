@@ -14,7 +14,7 @@ import torch
 from msgspec import Struct
 from torch import Tensor
 
-from octavo.core.schedule import ModelRunnerOutput, SchedulerOutput
+from octavo.core.schedule import ModelRunnerOutput, ScheduledRow, SchedulerOutput
 from octavo.executor.protocol import ModelFacts, ProgressCallback
 from octavo.loader.checkpoint import open_checkpoint
 from octavo.models.batch import KVCaches
@@ -118,12 +118,8 @@ class CudaRunner:
     def begin(self, step: SchedulerOutput) -> None:
         """Puts a step on its way."""
         shares = step.scheduled
-        # Attention computes sequences with one token first.
-        order = sorted(range(len(shares)), key=lambda index: shares[index].length > 1)
-        batch = [shares[index] for index in order]
-        place = {index: at for at, index in enumerate(order)}
-        samples = [place[index] for index, share in enumerate(shares) if share.samples]
         decodes = sum(share.length == 1 for share in shares)
+        batch, samples = (shares, [at for at, share in enumerate(shares) if share.samples]) if decodes == len(shares) else decodes_first(shares)
         alike = decodes == len(shares) == len(samples)
         padded = graph_size(len(shares), self._settings.max_num_seqs) if alike else len(shares)
         self._state.send(step, batch, samples, padded)
@@ -199,6 +195,14 @@ class CudaRunner:
         if self._model is None:
             raise RuntimeError("the runner has no model: load comes first")
         return self._model
+
+
+def decodes_first(shares: list[ScheduledRow]) -> tuple[list[ScheduledRow], list[int]]:
+    """The shares in the order in which attention computes them, those with one token first, and where in it those are
+    that sample, in the order of `shares`."""
+    order = sorted(range(len(shares)), key=lambda index: shares[index].length > 1)
+    place = {index: at for at, index in enumerate(order)}
+    return [shares[index] for index in order], [place[index] for index, share in enumerate(shares) if share.samples]
 
 
 def graph_size(sequences: int, most: int) -> int:

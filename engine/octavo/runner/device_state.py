@@ -4,6 +4,7 @@ A step crosses in one copy (`packed_step`); the tokens that it samples are writt
 the next step can be begun before the host knows them.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,9 +13,10 @@ from octavo.core.schedule import LayerGroup, ScheduledRow, SchedulerOutput
 from octavo.models.batch import Batch, GroupBatch
 from octavo.ops.decode_plan import DecodePlan
 from octavo.ops.paged_attention import AttentionBatch
-from octavo.runner.packed_step import PackedStep
+from octavo.runner.packed_step import PackedStep, Words
 from octavo_api.settings import BLOCK_SIZE
 
+_BLOCKS_OF_A_RECORD = 1024
 _BUFFERS = 3
 """Packed steps that may be on their way to the device."""
 
@@ -76,13 +78,10 @@ class DeviceState:
                     begin += len(part)
                 else:
                     packer = self._flush()
-        for share in step.scheduled:
-            for group, blocks in enumerate(share.new_blocks):
-                if blocks:
-                    first = self._table_lens[group][share.row]
-                    while not packer.add_blocks(share.row, group, first, blocks):
-                        packer = self._flush()
-                    self._table_lens[group][share.row] += len(blocks)
+        entries = self._new_blocks(step.scheduled)
+        for begin in range(0, len(entries), _BLOCKS_OF_A_RECORD):
+            while not packer.add_blocks(entries[begin : begin + _BLOCKS_OF_A_RECORD]):
+                packer = self._flush()
         packer.write_shares(shares, samples, padded)
         self._flush()
 
@@ -109,6 +108,18 @@ class DeviceState:
         addresses = (logits.data_ptr(), rows.data_ptr(), positions.data_ptr(), self.token_ids.data_ptr())
         stream = torch.cuda.current_stream(self._device).cuda_stream
         _C.cuda.sample(self._row_tensors, self._row_shape, addresses, (count, vocabulary), stream)
+
+    def _new_blocks(self, scheduled: list[ScheduledRow]) -> Words:
+        """[N, 4] int32: group, row, index and block of each block that a row gets."""
+        found = []
+        for share in scheduled:
+            for group, blocks in enumerate(share.new_blocks):
+                if blocks:
+                    lens = self._table_lens[group]
+                    first = lens[share.row]
+                    lens[share.row] = first + len(blocks)
+                    found += [(group, share.row, first + index, block) for index, block in enumerate(blocks)]
+        return np.array(found, np.int32).reshape(-1, 4)
 
     def _part(self, name: str, count: int) -> Tensor:
         begin = self._packers[0].place(name)

@@ -93,15 +93,16 @@ class PackedStep:
     def add_tokens(self, row: int, first: int, token_ids: Sequence[int]) -> bool:
         return self._add((_TOKENS, row, first, len(token_ids)), token_ids)
 
-    def add_blocks(self, row: int, group: int, first: int, blocks: Sequence[int]) -> bool:
-        return self._add((_BLOCKS, row, group, first, len(blocks)), blocks)
+    def add_blocks(self, entries: Words) -> bool:
+        """`entries` [N, 4]: group, row, index in the row's table, block."""
+        return self._add((_BLOCKS, len(entries)), entries.reshape(-1))
 
     @property
     def room(self) -> int:
         """Words that one more record may have beside its head."""
         return len(self.words) - self._end - len(self._records) - 8
 
-    def _add(self, head: tuple[int, ...], content: "Sequence[int] | Words") -> bool:
+    def _add(self, head: tuple[int, ...], content: Sequence[int] | Words) -> bool:
         if len(content) > self.room:
             return False
         begin, middle = self._end, self._end + len(head)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from octavo.ops.rotary_kv_write import reference, rotary_kv_write
+from octavo.ops import rms_norm
+from octavo.ops.rotary_kv_write import HeadNorms, norm_rotary_kv_write, reference, rotary_kv_write
 
 POSITIONS = 300
 
@@ -95,3 +96,22 @@ def test_a_head_size_without_a_kernel_is_computed_all_the_same(dtype, assert_clo
     reference(wide, given.cos_sin, given.positions, given.slots, tuple(x.float() for x in given.kv_cache))
     rotary_kv_write(*given.arguments())
     assert_close(given.qkv[0], wide[0], wide[0].abs() + 1, units=2)
+
+
+@pytest.mark.parametrize("size", [16, 64, 80, 128, 256])
+@pytest.mark.parametrize(("query_heads", "kv_heads"), [(1, 1), (3, 1), (14, 2)])
+def test_heads_are_normalised_before_they_are_rotated(device, dtype, size, query_heads, kv_heads):
+    tokens = 5
+    rows = torch.randn(tokens, query_heads + 2 * kv_heads, size).to(dtype).to(device)
+    q, k, v = rows.split_with_sizes((query_heads, kv_heads, kv_heads), 1)
+    norms = HeadNorms(*(torch.randn(size).to(dtype).to(device) for _ in range(2)), 1e-6)
+    tables = (torch.randn(40, size, device=device), torch.randint(0, 40, (tokens,), device=device), torch.randperm(48, device=device)[:tokens])
+    cache, expected_cache = (
+        (torch.zeros(3, kv_heads, 16, size, dtype=dtype, device=device), torch.zeros(3, kv_heads, 16, size, dtype=dtype, device=device)) for _ in range(2)
+    )
+    expected_q, expected_k = rms_norm.reference(q, norms.query, norms.eps), rms_norm.reference(k, norms.key, norms.eps)
+    reference((expected_q, expected_k, v.clone()), *tables, expected_cache)
+    answer = norm_rotary_kv_write((q, k, v), norms, tables, cache)
+    tolerance = 1e-5 if dtype == torch.float32 else 4e-2
+    for found, expected in ((answer, expected_q), *zip(cache, expected_cache, strict=True)):
+        torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)

@@ -73,15 +73,20 @@ inline Vec multiply_add(Vec sum, const Pair* a, const Pair* b) {
 
 // Pairs of rows, value by value; rows outside of [first, last) count as 0.
 inline const Pair* pack_block(Pair* to, const BFloat16* block, int first, int last, int64_t width) {
-    const auto row = [=](int i, int64_t column) {
-        if (i < first || i >= last) return IntVec{};
-        return __builtin_convertvector(*reinterpret_cast<const HalfVecInMemory*>(block + i * width + column), IntVec);
-    };
-    for (int i = first & ~1; i < last; i += 2)
-        for (int64_t column = 0; column < width; column += W) {
-            const IntVec pairs = row(i, column) | row(i + 1, column) << 16;
-            __builtin_memcpy(to + (i / 2) * width + column, &pairs, sizeof pairs);
-        }
+    const auto bits = [](const BFloat16* at) { return widen(*reinterpret_cast<const HalfVecInMemory*>(at)); };
+    for (int i = first & ~1; i < last; i += 2) {
+        const BFloat16 *even = block + i * width, *odd = even + width;
+        Pair* pairs = to + (i / 2) * width;
+        const auto put = [=](int64_t column, IntVec low, IntVec high) {
+            store(reinterpret_cast<float*>(pairs + column), reinterpret_cast<Vec>(low | high << 16));
+        };
+        if (i < first)
+            for (int64_t column = 0; column < width; column += W) put(column, IntVec{}, bits(odd + column));
+        else if (i + 1 == last)
+            for (int64_t column = 0; column < width; column += W) put(column, bits(even + column), IntVec{});
+        else
+            for (int64_t column = 0; column < width; column += W) put(column, bits(even + column), bits(odd + column));
+    }
     return to;
 }
 #else

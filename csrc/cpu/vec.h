@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <utility>
 
-#ifdef __AVX512BF16__
+#ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 
@@ -69,9 +69,26 @@ inline void store(float* p, Vec x) {
     *reinterpret_cast<VecInMemory*>(p) = x;
 }
 
+// Each half in the low bits of a lane, and back. GCC makes two vectors of half the width of a conversion to 512 bits,
+// and its intrinsics without a mask have warnings of their own.
+inline IntVec widen(HalfVec bits) {
+#ifdef __AVX512F__
+    return reinterpret_cast<IntVec>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(bits)));
+#else
+    return __builtin_convertvector(bits, IntVec);
+#endif
+}
+
+inline HalfVec narrow(IntVec bits) {
+#ifdef __AVX512F__
+    return reinterpret_cast<HalfVec>(_mm512_maskz_cvtepi32_epi16(0xffff, reinterpret_cast<__m512i>(bits)));
+#else
+    return __builtin_convertvector(bits, HalfVec);
+#endif
+}
+
 inline Vec load(const BFloat16* p) {
-    const HalfVec bits = *reinterpret_cast<const HalfVecInMemory*>(p);
-    return reinterpret_cast<Vec>(__builtin_convertvector(bits, IntVec) << 16);
+    return reinterpret_cast<Vec>(widen(*reinterpret_cast<const HalfVecInMemory*>(p)) << 16);
 }
 
 // Rounds to nearest even; NaN stays NaN.
@@ -83,7 +100,7 @@ inline void store(BFloat16* p, Vec x) {
     const IntVec bits = reinterpret_cast<IntVec>(x);
     const IntVec rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     const IntVec kept = x == x ? rounded : IntVec{} + 0x7fc0;
-    *reinterpret_cast<HalfVecInMemory*>(p) = __builtin_convertvector(kept, HalfVec);
+    *reinterpret_cast<HalfVecInMemory*>(p) = narrow(kept);
 #endif
 }
 

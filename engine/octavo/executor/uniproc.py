@@ -1,5 +1,6 @@
 """Runs every step in the engine process itself, on one device. Several devices are left to an executor of their own."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,11 @@ from octavo_api.settings import EngineSettings
 if TYPE_CHECKING:
     from octavo.runner.cuda_runner import CudaRunner
     from octavo.runner.model_runner import ModelRunner
+
+
+_SPINS = "1000"
+"""How often a compute thread looks for work before it sleeps: some 50 µs, as long as Python takes from one operation to
+the next. OpenMP's default is milliseconds, in which a core that others need too computes nothing."""
 
 
 class UniprocExecutor:
@@ -49,6 +55,7 @@ class UniprocExecutor:
 
 
 def _runner(model: Path, settings: EngineSettings) -> "ModelRunner | CudaRunner":
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when torch loads OpenMP
     import torch  # takes seconds, as do the modules below
 
     if torch.cuda.is_available():

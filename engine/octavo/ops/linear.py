@@ -10,7 +10,7 @@ from octavo.ops import dispatch
 
 _PACKED_FOR = 64
 """Tokens that packed weights are laid out for. The layout serves fewer and more as well."""
-_CAN_PACK = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+_CAN_PACK = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 _FEW_TOKENS = 8
 _INPUTS = 256

@@ -1,27 +1,37 @@
-"""Matrix products with weights: for few tokens a GPU has a kernel of its own, elsewhere they are torch's."""
+"""Products with packed and plain weights, against torch in float64."""
 
 import pytest
 import torch
+from torch.nn.functional import linear as torch_linear
 
-from octavo.ops.linear import linear, reference
+from octavo.ops.linear import linear, pack
 
-
-@pytest.mark.parametrize("tokens", [1, 2, 7, 8, 9])
-@pytest.mark.parametrize(("outputs", "inputs"), [(1, 256), (17, 512), (576, 1024), (3000, 4096), (64, 96)])
-@pytest.mark.parametrize("with_bias", [False, True])
-def test_products(device, dtype, assert_close, poisoned, tokens, outputs, inputs, with_bias):
-    x, weight = (torch.randn(rows, inputs).to(dtype).to(device) for rows in (tokens, outputs))
-    bias = torch.randn(outputs).to(dtype).to(device) if with_bias else None
-    with poisoned():
-        answer = linear(x, weight, bias)
-    magnitudes = x.float().abs() @ weight.float().abs().T + (0 if bias is None else bias.float().abs())
-    assert_close(
-        answer, reference(x.float(), weight.float(), None if bias is None else bias.float()), scale=magnitudes, units=8 if dtype == torch.float32 else 2
-    )
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 
 
-def test_tokens_that_lie_apart(device, dtype, assert_close):
-    rows = torch.randn(4, 3, 256).to(dtype).to(device)
-    x, weight = rows[:, 1], torch.randn(48, 256).to(dtype).to(device)
-    magnitudes = x.float().abs() @ weight.float().abs().T
-    assert_close(linear(x, weight), reference(x.float(), weight.float()), scale=magnitudes, units=8 if dtype == torch.float32 else 2)
+@DTYPES
+@pytest.mark.parametrize("with_bias", [False, True], ids=["plain", "bias"])
+@pytest.mark.parametrize("shape", [(1, 16, 8), (1, 576, 960), (3, 64, 311), (16, 1536, 576), (64, 100, 33), (200, 576, 64)], ids=str)
+def test_packed_weights(shape, dtype, with_bias):
+    """Rows and columns that fill no vector, fewer and more tokens than the layout is for."""
+    tokens, inputs, outputs = shape
+    x, weight = torch.randn(tokens, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
+    bias = torch.randn(outputs).to(dtype) if with_bias else None
+    wide = None if bias is None else bias.double()
+    expected = torch_linear(x.double(), weight.double(), wide)
+    magnitudes = torch_linear(x.double().abs(), weight.double().abs(), None if wide is None else wide.abs())
+    packed = pack(weight)
+    assert packed.is_mkldnn, "this build of torch lacks oneDNN"
+    for layout in (packed, weight):
+        answer = linear(x, layout, bias)
+        assert (answer.dtype, answer.shape, answer.is_contiguous()) == (dtype, expected.shape, True)
+        # Sums are in float32 at least; only the answer is rounded to bfloat16.
+        allowed = magnitudes * 2.0**-20 + (expected.abs() * 2.0**-8 if dtype == torch.bfloat16 else 0)
+        assert ((answer.double() - expected).abs() <= allowed).all()
+
+
+@DTYPES
+def test_a_slice_of_tokens(dtype):
+    """Inputs that lie in a wider row."""
+    x, weight = torch.randn(5, 128).to(dtype)[:, 32:96], torch.randn(48, 64).to(dtype)
+    torch.testing.assert_close(linear(x, pack(weight)), linear(x.contiguous(), weight), rtol=2e-2, atol=2e-2)

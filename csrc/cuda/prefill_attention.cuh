@@ -236,16 +236,20 @@ __device__ void consume(const PrefillArgs& a, const Tile& tile, int head, uint32
             p[i][3] = packed(s[i * 8 + 6], s[i * 8 + 7]);
         }
     };
-    // What lies past the context was written by nobody; 0 * NaN is NaN. Both warpgroups write the same zeros.
-    auto clear_tail = [&](int stage) {
-        const int valid = tile.context - last_tile * kKeys;
-        if (valid >= kKeys || valid % kBlockSize == 0) return;
-        const int end = (valid + kBlockSize - 1) / kBlockSize * kBlockSize;
+    // Values beside what any query of the tile sees may be anything, and 0 * NaN is NaN. Both warpgroups write the same zeros.
+    auto clear = [&](int stage, int begin, int end) {
         unsigned char* v = bytes + S::kV + stage * S::kTile;
-        const int chunks = (end - valid) * 8;
+        const int chunks = (end - begin) * 8;
         for (int i = threadIdx.x % 128; i < chunks * S::kHalves; i += 128) {
-            *reinterpret_cast<uint4*>(v + i / chunks * S::kHalf + valid * 128 + i % chunks * 16) = make_uint4(0, 0, 0, 0);
+            *reinterpret_cast<uint4*>(v + i / chunks * S::kHalf + begin * 128 + i % chunks * 16) = make_uint4(0, 0, 0, 0);
         }
+    };
+    auto clear_ends = [&](int stage, int t) {
+        const int front = first_key - t * kKeys, back = tile.context - t * kKeys;
+        const bool at_front = t == first_tile && front % kBlockSize, at_back = t == last_tile && back < kKeys && back % kBlockSize;
+        if (at_front) clear(stage, front / kBlockSize * kBlockSize, front);
+        if (at_back) clear(stage, back, (back + kBlockSize - 1) / kBlockSize * kBlockSize);
+        if (!at_front && !at_back) return;
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         named_sync(4 + group, 128);
     };
@@ -270,7 +274,7 @@ __device__ void consume(const PrefillArgs& a, const Tile& tile, int head, uint32
         named_sync(mine, 256);
         scores(next);
         barrier_wait(barriers + 8 + (2 * kStages + stage) * 8, phase);
-        if (t == last_tile - 1) clear_tail(stage);
+        clear_ends(stage, t + 1);
         values(stage);
         named_arrive(other, 256);
         wgmma_wait<1>();
@@ -287,7 +291,7 @@ __device__ void consume(const PrefillArgs& a, const Tile& tile, int head, uint32
     }
     named_sync(mine, 256);
     barrier_wait(barriers + 8 + (2 * kStages + stage) * 8, phase);
-    if (first_tile == last_tile) clear_tail(stage);
+    clear_ends(stage, first_tile);
     values(stage);
     if (group == 0) named_arrive(other, 256);
     wgmma_wait<0>();

@@ -60,15 +60,22 @@ USER 65532:65532
 ENTRYPOINT ["octavo"]
 
 FROM uv AS compiler
+ARG DEVICE=cpu
 # python3-dev: the headers, where python3 is Debian's own
 RUN apt-get update -q && apt-get install -y -q --no-install-recommends g++ python3-dev && rm -rf /var/lib/apt/lists/*
 COPY constraints.txt /src/
-RUN /uv/bin/uv pip install --quiet --no-cache --python /uv/bin/python --constraint /src/constraints.txt cmake ninja pybind11
+RUN /uv/bin/uv pip install --quiet --no-cache --python /uv/bin/python --constraint /src/constraints.txt cmake ninja pybind11 \
+    && if [ "$DEVICE" = cuda ]; then \
+         /uv/bin/uv pip install --quiet --no-cache --python /uv/bin/python --constraint /src/constraints.txt 'cuda-toolkit[nvcc,nvvm,crt,cccl,cudart]' \
+         && cd /uv/lib/python3*/site-packages/nvidia/cu13 && ln -s lib lib64; \
+       fi
 
 FROM compiler AS kernels
+ARG DEVICE=cpu
 ENV PATH=/uv/bin:$PATH
 COPY csrc /src/csrc
-RUN cmake -S /src/csrc -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=/uv/bin/python -Dpybind11_DIR="$(pybind11-config --cmakedir)" \
+RUN if [ "$DEVICE" = cuda ]; then export CUDACXX="$(echo /uv/lib/python3*/site-packages/nvidia/cu13/bin/nvcc)"; fi \
+    && cmake -S /src/csrc -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=/uv/bin/python -Dpybind11_DIR="$(pybind11-config --cmakedir)" \
     && cmake --build /build && cmake --install /build --prefix /kernels --strip
 
 FROM wheel AS engine-package

@@ -67,9 +67,8 @@ class Cluster:
         """Whatever runs or was left by a cluster at this home is gone afterwards, but for the images."""
         processes.kill(self.home, ("kubelet", "kube-proxy", "coredns"))
         processes.kill_pods(self.home)
-        if (self.bin / "kube-proxy").exists() and shutil.which("iptables"):
-            subprocess.run([self.bin / "kube-proxy", "--cleanup"], check=False, capture_output=True)
         processes.kill(self.home, COMPONENTS)
+        _remove_rules()
         self._unmount()
         for name in ("etcd", "kubelet", "pki", "pod-logs", "conf", "bin", "containerd/state", "containerd/runc", "cni-state"):
             shutil.rmtree(self.home / name, ignore_errors=True)
@@ -271,6 +270,16 @@ def _until(what: str, seconds: float, true: Callable[[], bool]) -> None:
         if time.monotonic() > deadline:
             raise SystemExit(f"cluster: not so after {seconds:.0f} s: {what}; the logs of its components are in HOME/run")
         time.sleep(0.2)
+
+
+def _remove_rules() -> None:
+    """kube-proxy's and kubelet's, whose chains are all called KUBE-…"""
+    for tool in ("iptables", "ip6tables"):
+        if shutil.which(tool):
+            rules = subprocess.run([f"{tool}-save"], check=False, capture_output=True, text=True).stdout
+            others = "".join(line for line in rules.splitlines(keepends=True) if "KUBE-" not in line)
+            if others != rules:
+                subprocess.run([f"{tool}-restore"], input=others, check=False, capture_output=True, text=True)
 
 
 def _remove_cgroups() -> None:

@@ -24,7 +24,10 @@ def cores() -> int:
 
 
 def commit() -> str:
-    """The commit that was measured; `-dirty` when the tree held more than it."""
+    """The commit that was measured; `-dirty` when the tree held more than it. A copied tree has no history: there the
+    environment variable BENCH_COMMIT says it."""
+    if "BENCH_COMMIT" in os.environ:
+        return os.environ["BENCH_COMMIT"]
     root = pathlib.Path(__file__).parent
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
     changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=root, capture_output=True, text=True, check=True).stdout

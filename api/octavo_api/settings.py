@@ -54,6 +54,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Annotated[int, Meta(ge=65_536, le=1 << 50)] | None,
         Meta(description="bytes of KV cache; auto: what gpu_memory_utilization leaves, on a CPU at most 4 GiB"),
     ] = None
+    enforce_eager: Annotated[bool, Meta(description="on a GPU, launch kernel by kernel and capture no CUDA graphs: slower, for finding faults")] = False
     cpu_threads: Annotated[Annotated[int, Meta(ge=1, le=1024)] | None, Meta(description="compute threads; auto: the cgroup's CPU limit")] = None
     seed: Annotated[int, Meta(ge=0, le=2**31 - 1, description="seed of requests that bring none")] = 0
     generation_config: Annotated[

@@ -111,7 +111,10 @@ class CudaRunner:
         self._state = DeviceState(sizes, model.groups, self._query_heads, self._settings.seed, self._device)
         self._free = [torch.zeros(self._settings.max_num_seqs, dtype=torch.int32, pin_memory=True) for _ in range(STEPS_IN_FLIGHT + 1)]
         self._state.send(SchedulerOutput(freed=[], new=[], copies=[], scheduled=[]), [], [], 1)
-        self._graph(1)
+        if self._settings.enforce_eager:
+            self._compute(1, 1, 1, 1)
+        else:
+            self._graph(1)
         torch.cuda.synchronize(self._device)
 
     @torch.inference_mode()
@@ -120,7 +123,7 @@ class CudaRunner:
         shares = step.scheduled
         decodes = sum(share.length == 1 for share in shares)
         batch, samples = (shares, [at for at, share in enumerate(shares) if share.samples]) if decodes == len(shares) else decodes_first(shares)
-        alike = decodes == len(shares) == len(samples)
+        alike = decodes == len(shares) == len(samples) and not self._settings.enforce_eager
         padded = graph_size(len(shares), self._settings.max_num_seqs) if alike else len(shares)
         self._state.send(step, batch, samples, padded)
         if step.copies:

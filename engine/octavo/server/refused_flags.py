@@ -29,7 +29,6 @@ REFUSED: dict[str, str] = {
     "--enable-lora": "adapters are not supported yet; leave it out",
     "--enable-reasoning": _LATER,
     "--enable-request-id-headers": "every response has its X-Request-Id; leave it out",
-    "--enforce-eager": "there is nothing compiled or captured to do without; leave it out",
     "--guided-decoding-backend": "structured output is not supported yet; leave it out",
     "--hf-config-path": "config.json is read from the model's folder; leave it out",
     "--hf-overrides": _LATER,

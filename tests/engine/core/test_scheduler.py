@@ -59,7 +59,7 @@ def test_a_row_is_kept_while_the_request_runs_and_freed_with_the_next_step(make_
         ({"max_tokens": 3}, True, "stop", 3),
     ],
 )
-def test_what_ends_an_answer(make_engine, make_request, continuation, sampling, has_eos, ended_by, length):  # noqa: PLR0917 - fixtures and a table
+def test_what_ends_an_answer(make_engine, make_request, continuation, sampling, has_eos, ended_by, length):
     prompt = list(range(10))
     third = continuation(prompt, 3)[2]
     assert continuation(prompt, 8).count(third) == 1

@@ -47,7 +47,7 @@ def _likeliest(logits: Tensor) -> Ints:
 def _bar_enders(logits: Tensor, state: RequestState, rows: Ints, positions: Ints) -> None:
     """Before `min_tokens`, tokens that would end the answer cannot be chosen."""
     for index in np.flatnonzero(positions < state.barred_until[rows]):
-        logits[index, list(state.enders[rows[index]])] = -torch.inf
+        logits[index, [token for token in state.enders[rows[index]] if token < logits.shape[1]]] = -torch.inf
 
 
 def _penalise(logits: Tensor, state: RequestState, rows: Ints) -> None:

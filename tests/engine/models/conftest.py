@@ -123,14 +123,14 @@ def run_engine(model: Path, *stages: Prompts, sampling: SamplingParams | None = 
     return answers
 
 
-def judge(reference: PreTrainedModel, prompt: list[int], answer: list[int]) -> None:
-    """Raises AssertionError at the first token that the reference would not have chosen."""
+def judge(reference: PreTrainedModel, prompt: list[int], answer: list[int], near: float = NEAR) -> None:
+    """Raises AssertionError at the first token than which the reference likes another one better by more than `near`."""
     assert answer, "there is no answer"
     with torch.inference_mode():
         logits = reference(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].float()
     best = logits.max(-1)
     gaps = best.values - logits[torch.arange(len(answer)), torch.tensor(answer)]
-    wrong = torch.nonzero(gaps > NEAR)
+    wrong = torch.nonzero(gaps > near)
     if len(wrong):
         at = int(wrong[0])
         raise AssertionError(f"token {at} is {answer[at]}, the reference likes {int(best.indices[at])} better by {gaps[at]:.4f}")
@@ -148,7 +148,7 @@ def engine() -> Callable[..., Answers]:
 
 
 @pytest.fixture(scope="session")
-def follows() -> Callable[[PreTrainedModel, list[int], list[int]], None]:
+def follows() -> Callable[..., None]:
     return judge
 
 

@@ -36,6 +36,13 @@ def test_in_a_mixed_batch(small, engine, follows, prompts):
         follows(small.reference, ids, answers.tokens[name])
 
 
+def test_in_bfloat16(small, engine, follows, prompts):
+    """In half the bits, a token may be another one where the reference likes the two nearly alike."""
+    answers = engine(small.folder, prompts, dtype="bfloat16")
+    for name, ids in prompts.items():
+        follows(small.reference, ids, answers.tokens[name], near=0.25)
+
+
 def test_with_prefill_in_chunks(small, engine, follows, prompts):
     answers = engine(small.folder, prompts, max_num_batched_tokens=32)
     assert answers.stats.steps > 64 + sum(LENGTHS) // 32

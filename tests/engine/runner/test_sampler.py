@@ -174,9 +174,10 @@ def test_penalties_touch_their_own_row_only(make_rows):
 
 
 def test_min_tokens(make_rows):
-    """Before them neither the end of sequence (2) nor a stop token (1) is chosen; with ignore_eos the former may be."""
+    """Before them neither the end of sequence (2) nor a stop token (1) is chosen; with ignore_eos the former may be.
+    Some models name an end of sequence (7) that is not in their vocabulary."""
     logits = torch.tensor([1.0, 2.0, 3.0])
     parameters = [SamplingParams(temperature=0.0, min_tokens=3, stop_token_ids=(1,), ignore_eos=ignore) for ignore in (False, True)]
-    early, late = (make_rows(parameters, answer=[0] * length, eos=(2,)) for length in (2, 3))
+    early, late = (make_rows(parameters, answer=[0] * length, eos=(2, 7)) for length in (2, 3))
     assert early.sample(logits) == [0, 2]
     assert late.sample(logits) == [2, 2]

@@ -42,6 +42,7 @@ class Decoder:
             self.head = Head(self.embed.weight, config.logit_softcap)
         else:
             self.head = Head(weights.parameter("lm_head.weight", config.vocab_size, config.hidden_size), config.logit_softcap)
+            weights.finally_do(self.head.pack)
 
     def __call__(self, batch: Batch, kv_caches: KVCaches) -> Tensor:
         """Computes all tokens of the batch; returns the logits [S, V] of the sampled ones."""

@@ -57,6 +57,10 @@ class Head:
         logits = linear(x, self.weight)
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
 
+    def pack(self) -> None:
+        """For a matrix that nobody else reads."""
+        self.weight = pack(self.weight)
+
 
 class Norm:
     """RMSNorm of each row, or of each head of a row. `offset` is added to the weight: Gemma stores it less one."""

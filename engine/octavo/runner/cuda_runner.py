@@ -21,12 +21,12 @@ from octavo.models.batch import KVCaches
 from octavo.models.decoder import Decoder
 from octavo.models.registry import load_model, model_config
 from octavo.ops import dispatch
-from octavo.ops.copy_blocks import copy_blocks
 from octavo.ops.paged_attention import CUDA_HEAD_SIZES
 from octavo.runner.device_state import DeviceState
+from octavo.runner.kv_memory import block_bytes, copy_shared_blocks, longest_sequence, make_kv_caches
 from octavo.runner.memory import activation_bytes
 from octavo_api.errors import InvalidSetting, ModelUnavailable
-from octavo_api.settings import BLOCK_SIZE, EngineSettings
+from octavo_api.settings import EngineSettings
 
 TOKEN_BUDGET = 8192
 STEPS_IN_FLIGHT = 2
@@ -88,7 +88,7 @@ class CudaRunner:
         _log.info("loaded %s in bfloat16, %d layers, on %s in %.1f s", config.architecture, config.num_layers, name, time.monotonic() - started)
         return ModelFacts(
             groups=self._model.groups,
-            block_bytes=tuple(4 * len(g.layers) * g.num_kv_heads * BLOCK_SIZE * g.head_size for g in self._model.groups),
+            block_bytes=tuple(block_bytes(group, torch.bfloat16) for group in self._model.groups),
             kv_bytes=self._kv_bytes(activations),
             max_model_len=config.max_positions,
             max_num_batched_tokens=self._budget,
@@ -100,14 +100,9 @@ class CudaRunner:
     def allocate(self, num_blocks: tuple[int, ...]) -> None:
         """Makes the KV cache, the rows and the first graph."""
         model = self._loaded()
-        caches = {}
-        for group, count in zip(model.groups, num_blocks, strict=True):
-            shape = (count, group.num_kv_heads, BLOCK_SIZE, group.head_size)
-            for layer in group.layers:
-                # Zeros: what a graph's unused places read in the null block must be numbers.
-                caches[layer] = (torch.zeros(shape, dtype=torch.bfloat16, device=self._device), torch.zeros(shape, dtype=torch.bfloat16, device=self._device))
-        self._kv_caches = [caches[layer] for layer in range(len(caches))]
-        sizes = (self._settings.max_num_seqs, model.positions, max(self._budget, self._settings.max_num_seqs))
+        self._kv_caches = make_kv_caches(model.groups, num_blocks, torch.bfloat16, self._device)
+        longest = longest_sequence(model.groups, num_blocks, model.positions)
+        sizes = (self._settings.max_num_seqs, longest, max(self._budget, self._settings.max_num_seqs))
         self._state = DeviceState(sizes, model.groups, self._query_heads, self._settings.seed, self._device)
         self._free = [torch.zeros(self._settings.max_num_seqs, dtype=torch.int32, pin_memory=True) for _ in range(STEPS_IN_FLIGHT + 1)]
         self._state.send(SchedulerOutput(freed=[], new=[], copies=[], scheduled=[]), [], [], 1)
@@ -127,7 +122,7 @@ class CudaRunner:
         padded = graph_size(len(shares), self._settings.max_num_seqs) if alike else len(shares)
         self._state.send(step, batch, samples, padded)
         if step.copies:
-            self._copy(step)
+            copy_shared_blocks(step.copies, self._loaded().groups, self._kv_caches)
         if alike:
             self._graph(padded).replay()
         else:
@@ -178,14 +173,6 @@ class CudaRunner:
         done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record()
         self._begun.append(_Begun(token_ids=token_ids, count=count, done=done))
-
-    def _copy(self, step: SchedulerOutput) -> None:
-        for index, group in enumerate(self._loaded().groups):
-            pairs = [(copy.source, copy.target) for copy in step.copies if copy.group == index]
-            if pairs:
-                sources, targets = zip(*pairs, strict=True)
-                for layer in group.layers:
-                    copy_blocks(self._kv_caches[layer], sources, targets)
 
     def _kv_bytes(self, activations: int) -> int:
         """What was asked for, else what `gpu_memory_utilization` leaves after what is used and what a step needs."""

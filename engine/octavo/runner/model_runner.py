@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 
 from octavo import _C
-from octavo.core.schedule import LayerGroup, ModelRunnerOutput, NewRow, ScheduledRow, SchedulerOutput
+from octavo.core.schedule import ModelRunnerOutput, NewRow, ScheduledRow, SchedulerOutput
 from octavo.executor.protocol import ModelFacts, ProgressCallback
 from octavo.loader.checkpoint import open_checkpoint
 from octavo.models.batch import KVCaches
 from octavo.models.decoder import Decoder
-from octavo.models.registry import load_model, model_config
+from octavo.models.registry import CPU, load_model, model_config
 from octavo.ops import threads
-from octavo.ops.copy_blocks import copy_blocks
+from octavo.runner.kv_memory import block_bytes, copy_shared_blocks, longest_sequence, make_kv_caches
 from octavo.runner.memory import activation_bytes, kv_cache_bytes
 from octavo.runner.request_state import RequestState
 from octavo.runner.sampler import sample
@@ -61,7 +61,7 @@ class ModelRunner:
         activations = activation_bytes(config, self._budget, self._settings.max_num_seqs, self._dtype.itemsize)
         facts = ModelFacts(
             groups=self._model.groups,
-            block_bytes=tuple(_block_bytes(group, self._dtype) for group in self._model.groups),
+            block_bytes=tuple(block_bytes(group, self._dtype) for group in self._model.groups),
             kv_bytes=kv_cache_bytes(self._settings, activations),
             max_model_len=config.max_positions,
             max_num_batched_tokens=self._budget,
@@ -83,14 +83,8 @@ class ModelRunner:
     def allocate(self, num_blocks: tuple[int, ...]) -> None:
         """Makes the KV cache and the rows, and computes once what nobody asked for: first calls are slow."""
         model = self._loaded()
-        caches = {}
-        for group, count in zip(model.groups, num_blocks, strict=True):
-            shape = (count, group.num_kv_heads, BLOCK_SIZE, group.head_size)
-            for layer in group.layers:
-                caches[layer] = (torch.empty(shape, dtype=self._dtype), torch.empty(shape, dtype=self._dtype))
-        self._kv_caches = [caches[layer] for layer in range(len(caches))]
-        held = (count - 1 for group, count in zip(model.groups, num_blocks, strict=True) if not group.window)
-        longest = min([model.positions, *(blocks * BLOCK_SIZE for blocks in held)])
+        self._kv_caches = make_kv_caches(model.groups, num_blocks, self._dtype, CPU)
+        longest = longest_sequence(model.groups, num_blocks, model.positions)
         self._state = RequestState(self._settings.max_num_seqs, longest, len(model.groups), self._settings.seed)
         self._warm_up()
 
@@ -100,7 +94,7 @@ class ModelRunner:
         state = self._rows()
         state.apply(step)
         if step.copies:
-            self._copy(step)
+            copy_shared_blocks(step.copies, self._loaded().groups, self._kv_caches)
         gathered = state.gather(step.scheduled)
         logits = self._loaded()(gathered.batch, self._kv_caches)
         if len(gathered.rows) == 0:
@@ -121,14 +115,6 @@ class ModelRunner:
         """Frees weights, KV cache and rows."""
         self._model = self._state = None
         self._kv_caches = []
-
-    def _copy(self, step: SchedulerOutput) -> None:
-        for index, group in enumerate(self._loaded().groups):
-            pairs = [(copy.source, copy.target) for copy in step.copies if copy.group == index]
-            if pairs:
-                sources, targets = zip(*pairs, strict=True)
-                for layer in group.layers:
-                    copy_blocks(self._kv_caches[layer], sources, targets)
 
     def _warm_up(self) -> None:
         """A prefill and a decode in the null block, whose content nobody reads."""
@@ -154,8 +140,3 @@ class ModelRunner:
 def auto_dtype(stored: torch.dtype) -> torch.dtype:
     """bfloat16 where the chip computes in it and the weights are of 16 bits or fewer, else float32."""
     return torch.bfloat16 if stored.itemsize <= 2 and _C.level().endswith("bf16") else torch.float32
-
-
-def _block_bytes(group: LayerGroup, dtype: torch.dtype) -> int:
-    """Keys and values of one block in all layers of its group."""
-    return 2 * len(group.layers) * group.num_kv_heads * BLOCK_SIZE * group.head_size * dtype.itemsize

@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/bin/uv
 export HF_HUB_DISABLE_TELEMETRY := 1
+# Where this is set, each process would compile torch's modules anew, which takes longer than most tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test e2e cluster check bench format generate clean
 

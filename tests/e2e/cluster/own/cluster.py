@@ -154,6 +154,7 @@ class Cluster:
             "kube-controller-manager",
             f"--service-account-private-key-file={pki}/sa.key --use-service-account-credentials --leader-elect=false",
             f"--root-ca-file={pki}/ca.crt --cluster-signing-cert-file={pki}/ca.crt --cluster-signing-key-file={pki}/ca.key",
+            "--pvclaimbinder-sync-period=1s",
         )
         self._client("kube-scheduler", "--leader-elect=false")
 

@@ -1,5 +1,6 @@
 """What the engine's tests share: real models, and tiny GGUF files of any shape."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import real_models
+
+# As in the engine process: read when the first test imports torch.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 @pytest.fixture(scope="session")

@@ -57,4 +57,4 @@ def test_qwen2(qwen2_coder, engine, follows, kv_blocks, load_reference):
 
 
 def test_gemma3(gemma3_270m, engine, follows, kv_blocks, load_reference):
-    check(gemma3_270m, 12, engine, follows, kv_blocks, load_reference)
+    check(gemma3_270m, 11, engine, follows, kv_blocks, load_reference)

@@ -7,6 +7,9 @@ from octavo_api.errors import InvalidSetting
 GREEDY_BELOW = 1e-5
 """Temperatures by which logits cannot be divided without leaving the range of float32."""
 
+MOST_BARRED = 16
+"""Stop tokens that a request with `min_tokens` may have: a GPU's rows keep what is not to be sampled yet."""
+
 
 class SamplingParams(Struct, kw_only=True, omit_defaults=True):
     """Sampling parameters of one request.
@@ -62,6 +65,7 @@ class SamplingParams(Struct, kw_only=True, omit_defaults=True):
             ("min_tokens", 0 <= self.min_tokens < 2**31, "0 or more, and below 2**31"),
             ("seed", self.seed is None or -(2**63) <= self.seed < 2**63, "a 64-bit integer"),
             ("stop", "" not in self.stop, "without empty strings"),
+            ("stop_token_ids", not self.min_tokens or len(self.stop_token_ids) <= MOST_BARRED, f"at most {MOST_BARRED} tokens together with min_tokens"),
         ):
             if not valid:
                 raise InvalidSetting(f"{name}: is {getattr(self, name)!r}, must be {bounds}")

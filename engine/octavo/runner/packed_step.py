@@ -12,7 +12,6 @@ import numpy.typing as npt
 from octavo import _C
 from octavo.core.schedule import NewRow, ScheduledRow
 from octavo.runner.random import request_seed
-from octavo_api.errors import InvalidSetting
 
 Words = npt.NDArray[np.int32]
 
@@ -114,11 +113,7 @@ class PackedStep:
 
 
 def row_parameters(new: NewRow, engine_seed: int) -> Words:
-    """A row's sampling parameters as `csrc/cuda/step.h` lays them out.
-
-    Raises:
-        InvalidSetting: more tokens may end the answer than there is room for, and `min_tokens` asks to bar them.
-    """
+    """A row's sampling parameters as `csrc/cuda/step.h` lays them out."""
     sampling = new.sampling
     words = np.zeros(_C.cuda.ROW_PARAMETERS, np.int32)
     temperature = sampling.temperature if sampling.temperature >= GREEDY_BELOW else 0.0
@@ -128,8 +123,7 @@ def row_parameters(new: NewRow, engine_seed: int) -> Words:
     words[8:10] = np.array([request_seed(sampling.seed, engine_seed, new.request_id)], np.uint64).view(np.int32)
     enders = (*(() if sampling.ignore_eos else new.eos_token_ids), *sampling.stop_token_ids)
     if sampling.min_tokens and enders:
-        if len(enders) > _C.cuda.ROW_ENDERS:
-            raise InvalidSetting(f"stop_token_ids: {len(enders)} tokens may end the answer; with min_tokens there may be {_C.cuda.ROW_ENDERS}")
+        enders = enders[: _C.cuda.ROW_ENDERS]  # SamplingParams bounds stop tokens; no model has more ends than are left
         words[10:12] = (new.num_prompt_tokens + sampling.min_tokens, len(enders))
         words[12 : 12 + len(enders)] = enders
     return words

@@ -24,7 +24,7 @@ class SamplingParams(Struct, kw_only=True, omit_defaults=True):
         frequency_penalty: in [-2, 2]; subtracted once for each time a token is in the answer.
         seed: makes the answer repeatable; None takes the engine's.
         stop: the answer ends before the first of these strings.
-        stop_token_ids: the answer ends at the first of these tokens.
+        stop_token_ids: the answer ends at the first of these tokens; at most 16 of them together with `min_tokens`.
         ignore_eos: go on past the end-of-sequence token.
         max_tokens: most tokens of the answer; None for the rest of the context.
         min_tokens: no end before this many tokens.
